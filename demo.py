@@ -1,0 +1,23 @@
+"""The whole way in a few minutes: train a small model through train.py, draw and score through inference.py."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+RUN = Path("runs/demo")
+CONFIG = "exp.config_path=configs/demo.yaml"
+
+
+def call(script: str, *arguments: str) -> None:
+    """Run one of the scripts as a user would, and stop where it fails."""
+    print(f"\n$ python3 {script} {' '.join(arguments)}", flush=True)
+    status = subprocess.call([sys.executable, script, *arguments])
+    if status:
+        sys.exit(status)
+
+
+if __name__ == "__main__":
+    call("train.py", CONFIG, "train.checkpoint_path=latest")
+    call("inference.py", CONFIG, "train.checkpoint_path=latest", "inference.overwrite=true")
+    print(f"\npictures by class: {RUN / 'grid.png'}\nnumbers: {RUN / 'metrics.json'}, {RUN / 'metrics.jsonl'}")
+    print("run it again to train further")

@@ -1,0 +1,1 @@
+"""foodgen trains, samples and scores generators of small photos."""

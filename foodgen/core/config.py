@@ -1,0 +1,149 @@
+"""Configuration files: `extends`, overrides from the command line, checks that name every mistake."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import TypeAdapter, ValidationError
+
+from foodgen.core.errors import ConfigError
+from foodgen.core.registry import suggestion
+
+Schema = TypeVar("Schema")
+Tree = dict[str, Any]
+DEEPEST = 2  # files that may stand above an experiment's own
+
+
+def load(arguments: Sequence[str], schema: type[Schema], under: Mapping[str, Any] | None = None) -> Schema:
+    """The configuration that `exp.config_path=FILE a.b=value ...` describes.
+
+    arguments  the command line, without the script's name; it wins over the file
+    schema     a dataclass of core/settings.py
+    under      a configuration below the file's own, such as a checkpoint's
+
+    Raises ConfigError with a line for every mistake found.
+    """
+    overrides = _overrides(arguments)
+    path = dict(overrides.get("exp", {})).get("config_path")
+    if path is None:
+        raise ConfigError("exp.config_path=FILE is missing")
+    tree = merge(under or {}, merge(read_file(Path(str(path))), overrides))
+    return check(merge(defaults(schema), tree), schema)
+
+
+def merge(parent: Mapping[str, Any], child: Mapping[str, Any]) -> Tree:
+    """`child` over `parent`: mappings refine each other, unless the child names another part."""
+    merged = dict(parent)
+    for key, value in child.items():
+        old = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and _is_same_part(old, value):
+            merged[key] = merge(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _is_same_part(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    return new.get("name", old.get("name")) == old.get("name")
+
+
+def read_file(path: Path, depth: int = 0) -> Tree:
+    """A YAML file with the files that it `extends` beneath it, interpolations unresolved."""
+    if depth > DEEPEST:
+        raise ConfigError(f"{path}: 'extends' goes more than {DEEPEST} files deep")
+    if not path.is_file():
+        raise ConfigError(f"exp.config_path: {path} is not a file")
+    try:
+        loaded = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path}: a mapping of keys is wanted")
+    tree = {str(key): value for key, value in loaded.items()}
+    above = tree.pop("extends", None)
+    if above is None:
+        return tree
+    return merge(read_file(path.parent / str(above), depth + 1), tree)
+
+
+def defaults(schema: type) -> Tree:
+    """The values that the run-level sections of `schema` have without any file."""
+    tree: Tree = {}
+    for section in dataclasses.fields(schema):
+        if dataclasses.is_dataclass(section.type):
+            tree[section.name] = defaults(section.type)  # type: ignore[arg-type]
+        elif section.default is not dataclasses.MISSING and not _is_lazy(section.default):
+            tree[section.name] = section.default
+        elif _is_lazy(section.default):
+            tree[section.name] = section.default.default_factory()  # type: ignore[union-attr]
+    return tree
+
+
+def check(tree: Mapping[str, Any], schema: type[Schema]) -> Schema:
+    """The dataclass that `tree` fills, interpolations resolved. Raises ConfigError."""
+    try:
+        resolved = OmegaConf.to_container(OmegaConf.create(dict(tree)), resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"interpolation: {str(error).splitlines()[0]}") from None
+    try:
+        return TypeAdapter(schema).validate_python(resolved)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_line(problem, schema) for problem in error.errors())) from None
+
+
+def to_tree(config: Any) -> Tree:
+    """A checked configuration as plain mappings, lists and values."""
+    return dataclasses.asdict(config)
+
+
+def to_yaml(config: Any) -> str:
+    """A checked configuration as the YAML that reproduces it."""
+    return OmegaConf.to_yaml(OmegaConf.create(to_tree(config)))
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:
+    """A line "key: old -> new" for each value that differs."""
+    lines = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            lines += difference(before, after, f"{path}{key}.")
+        elif before != after:
+            lines.append(f"{path}{key}: {before} -> {after}")
+    return lines
+
+
+def _overrides(arguments: Sequence[str]) -> Tree:
+    tree: Tree = {}
+    for argument in arguments:
+        if "=" not in argument or argument.startswith("="):
+            raise ConfigError(f"'{argument}': arguments are written key=value, such as train.steps=1000")
+        try:
+            parsed = OmegaConf.to_container(OmegaConf.from_dotlist([argument]), resolve=False)
+        except (yaml.YAMLError, OmegaConfBaseException) as error:
+            raise ConfigError(f"'{argument}': {' '.join(str(error).split())}") from None
+        assert isinstance(parsed, dict)
+        tree = merge(tree, {str(key): value for key, value in parsed.items()})
+    return tree
+
+
+def _is_lazy(default: Any) -> bool:
+    return getattr(default, "default_factory", None) is not None
+
+
+def _line(problem: Any, schema: type) -> str:
+    """One readable line of one of pydantic's findings."""
+    *above, last = [str(part) for part in problem["loc"]]
+    key = ".".join([*above, last])
+    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        known = schema
+        for name in above:
+            known = next(field.type for field in dataclasses.fields(known) if field.name == name)  # type: ignore
+        return f"{key}: unknown key; {suggestion(last, [field.name for field in dataclasses.fields(known)])}"
+    if problem["type"] in ("missing", "missing_argument"):
+        return f"{key} is missing"
+    return f"{key}: {problem['msg']} (got {problem['input']!r})"

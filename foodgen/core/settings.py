@@ -1,0 +1,124 @@
+"""The run-level keys of a configuration, with their types, bounds and defaults."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+def _not_a_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a number is wanted, not true or false")
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_not_a_boolean), Field(ge=0)]
+Positive = Annotated[int, BeforeValidator(_not_a_boolean), Field(ge=1)]
+Text = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
+Part = dict[str, Any]
+
+
+@dataclass(config=STRICT)
+class Exp:
+    config_path: str
+    exp_dir: str = "runs"
+    run: Text | None = None  # the configuration file's name if not given
+    device: str = "auto"
+    seed: Count = 0
+    use_wandb: bool = True
+    wandb_project: str = "foodgen"
+
+
+@dataclass(config=STRICT)
+class Data:
+    input_train_dir: str = "data/food101/train"
+    input_val_dir: str = "data/food101/held_out"
+    image_size: Positive = 64
+    train_batch_size: Positive = 256  # of one step, over all processes
+    val_batch_size: Positive = 128  # images drawn or scored at a time, by each process
+    workers: Count = 0
+    keep_on_device: bool = False  # the whole training set as uint8 in the device's memory
+
+
+@dataclass(config=STRICT)
+class Train:
+    steps: Positive = 100_000
+    max_minutes: Annotated[float, Field(gt=0)] | None = None
+    checkpoint_path: str | None = None  # a checkpoint's folder, or "latest"
+    initial_weights: str | None = None  # an exported folder or a checkpoint to start anew from
+    log_step: Positive = 100
+    checkpoint_step: Positive = 2_000
+    keep_checkpoints: Annotated[int, Field(ge=2)] = 3
+    val_step: Positive = 10_000
+    val_count: Count = 2_020  # images drawn and scored at validation; 0 draws the grid alone
+    val_metrics: list[str] = Field(default_factory=lambda: ["fid"])
+    grid_count: Positive = 64
+    accumulate: Positive = 1
+    clip: Annotated[float, Field(gt=0)] | None = None  # largest gradient norm
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: bool = False
+    channels_last: bool = False
+
+
+@dataclass(config=STRICT)
+class Inference:
+    count: Positive = 2_020
+    classes: list[Text] | None = None  # all if not given
+    seed: Count = 0
+    output_dir: str | None = None  # the run's folder if not given
+    overwrite: bool = False
+    metrics: list[str] = Field(default_factory=lambda: ["fid"])
+
+
+@dataclass(config=STRICT)
+class Config:
+    """A whole experiment: run-level keys, then the parts that recipe.py connects."""
+
+    exp: Exp
+    data: Data
+    train: Train
+    inference: Inference
+    dataset: Part
+    augment: Part
+    codec: Part
+    objective: Part
+    optimizers: dict[str, Part]
+    schedule: Part
+    ema: Part
+    guidance: Part
+    sampler: Part
+
+
+@dataclass(config=STRICT)
+class PrepareExp:
+    config_path: str
+
+
+@dataclass(config=STRICT)
+class Prepare:
+    """What prepare_data.py reads."""
+
+    exp: PrepareExp
+    source: str
+    target: str
+    image_size: Positive = 64
+    smallest: Positive = 32  # photos with a shorter side are dropped
+    test_per_class: Count = 20
+    held_out_per_class: Count = 20
+    quality: Annotated[int, Field(ge=1, le=100)] = 95
+    seed: Count = 0
+
+
+@dataclass(config=STRICT)
+class Export:
+    shard_megabytes: Annotated[float, Field(gt=0)] = 15.0
+    output_dir: str | None = None  # <run>/export if not given
+
+
+@dataclass(config=STRICT)
+class ExportConfig(Config):
+    """What export.py reads: an experiment, and how to write its weights."""
+
+    export: Export = Field(default_factory=Export)

@@ -1,0 +1,87 @@
+"""The interfaces through which parts meet."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+
+@dataclass
+class Batch:
+    """Encoded images, (batch, channels, height, width), about [-1, 1], and class numbers, (batch,)."""
+
+    images: Tensor
+    labels: Tensor
+
+    def split(self, parts: int) -> list["Batch"]:
+        """The batch in `parts` pieces of equal size."""
+        pairs = zip(self.images.chunk(parts), self.labels.chunk(parts), strict=True)
+        return [Batch(images, labels) for images, labels in pairs]
+
+
+@dataclass
+class Prediction:
+    """What a denoiser believes an image x_t is made of; both of x_t's shape."""
+
+    clean: Tensor
+    noise: Tensor
+
+
+@dataclass
+class Turn:
+    """Who moves now, and what it minimises.
+
+    player           the attribute of the objective whose weights receive gradients
+    loss             a batch to named scalars: "loss" is minimised, the others are logged
+    double_backward  whether the loss holds gradients itself, which DDP cannot follow
+    """
+
+    player: str
+    loss: Callable[[Batch], dict[str, Tensor]]
+    double_backward: bool = False
+
+
+class Objective(nn.Module, ABC):
+    """What is minimised, and by whom. All it holds is checkpointed; `model` is averaged and shipped."""
+
+    model: nn.Module
+
+    @abstractmethod
+    def turns(self, step: int) -> list[Turn]:
+        """The moves of one training step, in order."""
+
+
+class Codec(Protocol):
+    """The border between pixels, uint8 (batch, 3, height, width), and what the model sees."""
+
+    shape: tuple[int, ...]
+
+    def encode(self, images: Tensor) -> Tensor: ...
+    def decode(self, encoded: Tensor) -> Tensor: ...
+
+
+class Sampler(Protocol):
+    """Noise to samples, with the labels' guidance."""
+
+    def __call__(self, model: nn.Module, noise: Callable[[], Tensor], labels: Tensor | None = None) -> Tensor: ...
+
+
+class Images(Protocol):
+    """A set of images with classes: what training and scoring read."""
+
+    classes: list[str]
+    labels: Sequence[int]
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
+
+
+class Metric(Protocol):
+    """A number that says how far generated features, (n, width), are from real ones, (m, width)."""
+
+    name: str
+    lower_is_better: bool
+
+    def __call__(self, generated: Tensor, real: Tensor) -> float: ...

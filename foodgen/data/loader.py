@@ -1,0 +1,110 @@
+"""Endless shuffled batches, of which any step's can be had without the ones before."""
+
+import signal
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from foodgen.core import distributed
+from foodgen.core.errors import DataError
+from foodgen.core.randomness import seed_of
+
+
+class Order(Sampler[np.ndarray]):
+    """The images of each step's batch, this process's share, from step `start` on without end.
+
+    Position p = step * batch_size + i stands in epoch p // count, whose order follows from (seed, epoch).
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int, start: int = 0) -> None:
+        self.count, self.batch_size, self.seed, self.start = count, batch_size, seed, start
+        self.share = batch_size // distributed.world_size()
+        self.epochs: dict[int, np.ndarray] = {}
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        step = self.start
+        while True:
+            yield self.of_step(step)
+            step += 1
+
+    def of_step(self, step: int) -> np.ndarray:
+        """Indices of this process's images at `step`, (batch_size / processes,)."""
+        first = step * self.batch_size + distributed.rank() * self.share
+        return np.array([self._epoch(p // self.count)[p % self.count] for p in range(first, first + self.share)])
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        if epoch not in self.epochs:
+            self.epochs = {old: order for old, order in self.epochs.items() if old >= epoch - 1}
+            generator = np.random.default_rng(seed_of(self.seed, "epoch", epoch))
+            self.epochs[epoch] = generator.permutation(self.count)
+        return self.epochs[epoch]
+
+
+class _Batches(Dataset[tuple[Tensor, Tensor]]):
+    """Lets DataLoader fetch a whole batch by its indices."""
+
+    def __init__(self, images: Any) -> None:
+        self.images = images
+
+    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        return self.images.batch(indices)
+
+
+class Loader:
+    """Batches of an image set, on the device: uint8 (share, 3, size, size) and class numbers, (share,).
+
+    batch_size      of one step, over all processes, which must divide it
+    seed            of the order
+    workers         processes that read ahead
+    keep_on_device  the whole set is copied to the device once
+    """
+
+    def __init__(
+        self, images: Any, batch_size: int, seed: int, device: torch.device, workers: int, keep_on_device: bool
+    ) -> None:
+        self.images, self.batch_size, self.seed = images, batch_size, seed
+        self.device, self.workers = device, workers
+        self.resident = _move_all(images, device) if keep_on_device else None
+
+    def batches(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of the steps `start`, `start` + 1, ..."""
+        order = Order(len(self.images), self.batch_size, self.seed, start)
+        if self.resident is not None:
+            images, labels = self.resident
+            for indices in order:
+                chosen = torch.from_numpy(indices).to(self.device)
+                yield images[chosen], labels[chosen]
+        loader = DataLoader(
+            _Batches(self.images),
+            batch_size=None,
+            sampler=order,
+            num_workers=self.workers,
+            worker_init_fn=_leave_signals_to_the_parent,
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # or it would draw from, and so move, the training's own
+        )
+        try:
+            for images, labels in loader:
+                yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+        except DataError as error:  # a worker's error arrives with its traceback as text
+            raise DataError(
+                str(error).strip().splitlines()[-1].removeprefix("foodgen.core.errors.DataError: ")
+            ) from None
+        except RuntimeError as error:
+            if "DataLoader worker" in str(error):
+                raise DataError(f"a process that reads images ended: {error}") from None
+            raise
+
+
+def _move_all(images: Any, device: torch.device, chunk: int = 4096) -> tuple[Tensor, Tensor]:
+    parts = [images.batch(range(i, min(i + chunk, len(images)))) for i in range(0, len(images), chunk)]
+    return torch.cat([p[0].to(device) for p in parts]), torch.cat([p[1].to(device) for p in parts])
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,297 @@
+"""From photos of any size to a set of small squares: train, a held-out slice of it, and test."""
+
+import hashlib
+import io
+import json
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from foodgen.core.errors import DataError
+from foodgen.core.randomness import seed_of
+from foodgen.data.folder import ENDINGS, UNREADABLE
+
+MANIFEST = "prepare.json"
+TRAIN, HELD_OUT, TEST = "train", "held_out", "test"
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One photo of the source: its class, its name, where it came from, and its bytes on demand."""
+
+    split: str | None
+    label: str
+    name: str
+    origin: str
+    read: Callable[[], bytes]
+
+
+@dataclass(frozen=True)
+class Square:
+    """A prepared photo: what its file will hold, or why it is dropped."""
+
+    photo: Photo
+    content: bytes = b""
+    dropped: str | None = None
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()
+
+
+def prepare(
+    source: str,
+    target: Path,
+    image_size: int,
+    smallest: int,
+    test_per_class: int,
+    held_out_per_class: int,
+    quality: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Write <target>/{train,held_out,test}/<class>/<name>.jpg and the manifest, which is returned.
+
+    source              Food-101's archive layout, a class-folder tree, a tree with train/ and test/,
+                        a zip or a folder of zips of these, or "food101" to download it
+    image_size          pixels a side of the squares
+    smallest            photos with a shorter side are dropped
+    test_per_class      photos held back for test, unless the source has a test/ of its own
+    held_out_per_class  training photos set apart for choosing settings
+    quality             of JPEGs that are made; JPEGs of the right size are copied byte for byte
+    seed                of the choice of test and held-out photos
+
+    An interrupted run is taken up again. Raises DataError for a source without photos, or a target
+    that was made otherwise.
+    """
+    settings = {name: value for name, value in locals().items() if name != "target"}
+    done = _earlier(target, settings)
+    if done is not None:
+        return done
+    photos = find_photos(source, target)
+    given = any(photo.split == TEST for photo in photos)
+    if not given:
+        photos = choose(photos, TEST, test_per_class, seed)
+    _write_manifest(target, {"settings": settings, "finished": False})
+    counter = _Writer(target)
+    squares = _squares(photos, image_size, smallest, quality)
+    tests: list[Square] = []
+    rest: list[Square] = []
+    for square in squares:
+        (tests if square.photo.split == TEST else rest).append(square)
+    counter.write(TEST, tests)
+    known = {square.digest: square.photo.origin for square in tests if not square.dropped}
+    rest = [_drop_copy(square, known) for square in rest]
+    held = _held_out(rest, held_out_per_class, seed)
+    counter.write(HELD_OUT, [square for square in rest if square.photo in held])
+    counter.write(TRAIN, [square for square in rest if square.photo not in held])
+    manifest = {"settings": settings, "finished": True, **counter.summary()}
+    _write_manifest(target, manifest)
+    return manifest
+
+
+def find_photos(source: str, target: Path) -> list[Photo]:
+    """The photos of a source, in the order of their class, name and origin. Raises DataError."""
+    if source == "food101":
+        source = str(_download(target.parent))
+    path = Path(source)
+    if path.is_file():
+        zips = [path]
+    elif path.is_dir():
+        zips = sorted(path.glob("*.zip"))
+    else:
+        raise DataError(f"source: {path} is neither a folder nor a zip")
+    photos = [photo for archive in zips for photo in _in_zip(archive)] if zips else list(_in_folder(path))
+    if not photos:
+        raise DataError(f"source: {path} holds no images in class folders")
+    return _distinct(sorted(photos, key=lambda photo: (photo.label, photo.name, photo.origin)))
+
+
+def choose(photos: list[Photo], split: str, per_class: int, seed: int) -> list[Photo]:
+    """The photos, `per_class` of each class moved to `split`, the same ones whenever the seed is."""
+    chosen = _pick(photos, per_class, seed, split)
+    return [replace(photo, split=split if photo in chosen else TRAIN) for photo in photos]
+
+
+def square_of(content: bytes, image_size: int, smallest: int, quality: int) -> bytes:
+    """JPEG bytes of the photo's middle square at `image_size`; a fitting JPEG as it is.
+
+    Raises DataError for a photo that cannot be read or is too small.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()
+            fits = image.format == "JPEG" and image.mode == "RGB" and image.size == (image_size, image_size)
+            if fits:
+                return content
+            if min(image.size) < smallest:
+                raise DataError(f"too small: {image.width}x{image.height}")
+            upright = ImageOps.exif_transpose(image)
+            if upright.has_transparency_data:
+                upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
+            cut = ImageOps.fit(upright.convert("RGB"), (image_size, image_size), method=Image.Resampling.LANCZOS)
+    except DataError:
+        raise
+    except UNREADABLE as error:
+        raise DataError(f"unreadable: {str(error) or type(error).__name__}") from None
+    whole = io.BytesIO()
+    cut.save(whole, "JPEG", quality=quality, subsampling=0)
+    return whole.getvalue()
+
+
+def _squares(photos: list[Photo], image_size: int, smallest: int, quality: int) -> Iterator[Square]:
+    def make(photo: Photo) -> Square:
+        try:
+            return Square(photo, square_of(photo.read(), image_size, smallest, quality))
+        except (DataError, OSError, BadZipFile) as error:
+            return Square(photo, dropped=str(error))
+
+    with ThreadPoolExecutor() as pool:
+        yield from tqdm(pool.map(make, photos), total=len(photos), desc="reading photos", disable=None)
+
+
+def _drop_copy(square: Square, known: dict[str, str]) -> Square:
+    """The square, or its note of dropping if a test photo is identical."""
+    if square.dropped or square.digest not in known:
+        return square
+    return Square(square.photo, dropped=f"identical to the test photo {known[square.digest]}")
+
+
+def _held_out(squares: list[Square], per_class: int, seed: int) -> set[Photo]:
+    """Photos of the held-out slice: only such as occur once, so that none is trained on as well."""
+    times = Counter(square.digest for square in squares if not square.dropped)
+    single = [square.photo for square in squares if not square.dropped and times[square.digest] == 1]
+    return _pick(single, per_class, seed, HELD_OUT)
+
+
+def _pick(photos: Iterable[Photo], per_class: int, seed: int, purpose: str) -> set[Photo]:
+    of_class = defaultdict(list)
+    for photo in photos:
+        of_class[photo.label].append(photo)
+    chosen: set[Photo] = set()
+    for label, members in of_class.items():
+        if per_class and len(members) <= per_class:
+            raise DataError(f"class {label} has {len(members)} photos, too few to hold {per_class} back for {purpose}")
+        chosen.update(random.Random(seed_of(seed, purpose, label)).sample(members, per_class))
+    return chosen
+
+
+class _Writer:
+    """Writes squares into class folders, each file whole or not at all, and keeps count."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.counts: dict[str, Counter[str]] = {}
+        self.hashes: dict[str, str] = {}
+        self.drops: list[dict[str, str]] = []
+
+    def write(self, split: str, squares: list[Square]) -> None:
+        self.counts[split] = Counter()
+        whole = hashlib.sha256()
+        for square in squares:
+            if square.dropped:
+                self.drops.append({"photo": square.photo.origin, "reason": square.dropped})
+                continue
+            path = self.target / split / square.photo.label / f"{square.photo.name}.jpg"
+            whole.update(f"{square.photo.label}/{square.photo.name} {square.digest}\n".encode())
+            self.counts[split][square.photo.label] += 1
+            if not path.exists() or path.stat().st_size != len(square.content):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporary = path.with_suffix(".partial")
+                temporary.write_bytes(square.content)
+                temporary.replace(path)
+        self.hashes[split] = whole.hexdigest()
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "counts": {split: sum(counts.values()) for split, counts in self.counts.items()},
+            "classes": sorted({label for counts in self.counts.values() for label in counts}),
+            "per_class": {split: dict(sorted(counts.items())) for split, counts in self.counts.items()},
+            "hashes": self.hashes,
+            "dropped": self.drops,
+        }
+
+
+def _distinct(photos: list[Photo]) -> list[Photo]:
+    """The photos, those of one class and name told apart by a number: a.jpg and a.png, or a.jpg of two zips."""
+    times: Counter[tuple[str | None, str, str]] = Counter()
+    distinct = []
+    for photo in photos:
+        key = (photo.split, photo.label, photo.name)
+        times[key] += 1
+        distinct.append(photo if times[key] == 1 else replace(photo, name=f"{photo.name}-{times[key]}"))
+    return distinct
+
+
+def _in_folder(folder: Path) -> Iterator[Photo]:
+    """Photos below a folder; of Food-101's archive, those below its images/."""
+    if (folder / "images").is_dir() and (folder / "meta").is_dir():
+        folder = folder / "images"
+    for path in sorted(folder.rglob("*")):
+        place = _place(path.relative_to(folder).parts)
+        if place and path.is_file():
+            yield Photo(*place, origin=path.relative_to(folder).as_posix(), read=path.read_bytes)
+
+
+def _in_zip(path: Path) -> Iterator[Photo]:
+    try:
+        archive = ZipFile(path)
+    except (BadZipFile, OSError) as error:
+        raise DataError(f"source: {path}: {error}") from None
+    for name in archive.namelist():
+        parts = PurePosixPath(name).parts
+        place = _place(parts[parts.index("images") + 1 :] if "images" in parts else parts)
+        if place and not name.endswith("/"):
+            yield Photo(*place, origin=name, read=lambda name=name: archive.read(name))  # type: ignore[misc]
+
+
+def _place(parts: tuple[str, ...]) -> tuple[str | None, str, str] | None:
+    """Split, class and name of [train/|test/]<class>/<name>.<ending>, or None for anything else."""
+    if len(parts) < 2 or any(part.startswith((".", "__MACOSX")) for part in parts):
+        return None
+    if Path(parts[-1]).suffix.lower() not in ENDINGS:
+        return None
+    split = parts[-3] if len(parts) > 2 and parts[-3] in (TRAIN, TEST) else None
+    return split, parts[-2], Path(parts[-1]).stem
+
+
+def _download(folder: Path) -> Path:
+    from torchvision.datasets import Food101
+
+    try:
+        Food101(str(folder), download=True)
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"source: Food-101 cannot be downloaded ({error}); give the path of a copy") from None
+    return folder / "food-101"
+
+
+def _earlier(target: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The manifest of a finished earlier run with these settings. Raises DataError for other settings."""
+    try:
+        manifest = json.loads((target / MANIFEST).read_text())
+    except OSError:
+        if target.exists() and any(target.iterdir()):
+            raise DataError(f"target: {target} holds files that prepare_data.py did not make") from None
+        return None
+    except ValueError:
+        raise DataError(f"target: {target / MANIFEST} is damaged; choose another target") from None
+    if manifest.get("settings") != settings:
+        raise DataError(f"target: {target} was made with other settings: {manifest.get('settings')}")
+    return manifest if manifest.get("finished") else None
+
+
+def _write_manifest(target: Path, manifest: dict[str, Any]) -> None:
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        temporary = target / f"{MANIFEST}.partial"
+        temporary.write_text(json.dumps(manifest, indent=1))
+        temporary.replace(target / MANIFEST)
+    except OSError as error:
+        raise DataError(f"target: {target} cannot be written ({error})") from None

@@ -1,0 +1,128 @@
+"""Drawing images with a model, and scoring them against real ones."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from foodgen.core import distributed
+from foodgen.core.errors import ConfigError, DataError
+from foodgen.core.randomness import Noise
+from foodgen.core.types import Codec, Images, Metric, Sampler
+
+
+def balanced_labels(count: int, classes: Sequence[int]) -> list[int]:
+    """`count` labels in ascending order, as evenly spread over `classes` as can be."""
+    return sorted(classes[number % len(classes)] for number in range(count))
+
+
+def check_shares(labels: Sequence[int], reference: Images) -> None:
+    """Raise ConfigError, naming a class, unless both sets have the same shares of classes."""
+    drawn, real = Counter(labels), Counter(reference.labels)
+    for label, name in enumerate(reference.classes):
+        if drawn[label] * len(reference) != real[label] * len(labels):
+            raise ConfigError(
+                f"class {name}: {drawn[label]} of {len(labels)} images would be generated, but {real[label]} of "
+                f"{len(reference)} are real: no fair FID. Change the count, or score nothing (metrics=[])"
+            )
+
+
+class Drawer:
+    """Draws images, the same ones whatever the batch size and the number of processes.
+
+    sampler     noise to samples
+    codec       samples to pixels
+    batch_size  images drawn at a time, by each process
+    autocast    a context for the network
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        codec: Codec,
+        device: torch.device,
+        batch_size: int,
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        self.sampler, self.codec, self.device = sampler, codec, device
+        self.batch_size, self.autocast = batch_size, autocast
+
+    @torch.no_grad()
+    def __call__(self, model: nn.Module, labels: Sequence[int], seed: int) -> Tensor:
+        """uint8 images on the CPU, (len(labels), 3, size, size); image i depends on (seed, i) and its label."""
+        mine = range(distributed.rank(), len(labels), distributed.world_size())
+        parts = []
+        starts = range(0, len(mine), self.batch_size)
+        for start in tqdm(starts, desc="drawing", unit="batch", disable=None, leave=False):
+            indices = mine[start : start + self.batch_size]
+            noise = Noise(seed, indices, model.noise_shape, self.device)  # type: ignore[arg-type]
+            wanted = torch.tensor([labels[index] for index in indices], device=self.device)
+            with self.autocast():
+                parts.append(self.codec.decode(self.sampler(model, noise, wanted)).cpu())
+        return interleave(distributed.gather(torch.cat(parts) if parts else torch.empty(0, dtype=torch.uint8)))
+
+
+class Scorer:
+    """Scores generated images by features against a reference set.
+
+    extract     uint8 images to features
+    reference   real images
+    real        computes (and keeps) the features of the reference
+    metrics     by name
+    batch_size  images at a time
+    """
+
+    def __init__(
+        self,
+        extract: Callable[[Tensor], Tensor],
+        reference: Images,
+        real: Callable[[], Tensor],
+        metrics: Sequence[Metric],
+        batch_size: int,
+    ) -> None:
+        self.extract, self.reference, self.real = extract, reference, real
+        self.metrics, self.batch_size = metrics, batch_size
+
+    def __call__(self, images: Tensor, labels: Sequence[int]) -> dict[str, float]:
+        """Every metric's value; on processes other than the first, nothing. images: uint8 (n, 3, size, size)."""
+        check_shares(labels, self.reference)
+        mine = images[distributed.rank() :: distributed.world_size()]
+        starts = range(0, len(mine), self.batch_size)
+        parts = [
+            self.extract(mine[start : start + self.batch_size])
+            for start in tqdm(starts, desc="scoring", unit="batch", disable=None, leave=False)
+        ]
+        generated = interleave(distributed.gather(torch.cat(parts)))
+        if not distributed.is_main():
+            return {}
+        real = self.real()
+        return {metric.name: metric(generated, real) for metric in self.metrics}
+
+
+def interleave(parts: Sequence[Tensor]) -> Tensor:
+    """Undo `whole[rank::world_size]`."""
+    total = sum(len(part) for part in parts)
+    whole = parts[0].new_empty(total, *parts[0].shape[1:])
+    for rank, part in enumerate(parts):
+        whole[rank :: len(parts)] = part
+    return whole
+
+
+def save_images(images: Tensor, labels: Sequence[int], classes: Sequence[str], folder: Path) -> None:
+    """Write <folder>/<class>/<number>.png. Raises DataError if that fails."""
+    from PIL import Image
+
+    digits = max(5, math.ceil(math.log10(len(images) + 1)))
+    try:
+        for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+            path = folder / classes[label] / f"{number:0{digits}d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
+    except OSError as error:
+        raise DataError(f"{folder}: images cannot be written ({error})") from None

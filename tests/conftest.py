@@ -1,0 +1,54 @@
+"""Small sets and configurations that many tests share."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from foodgen.data.synthetic import draw_set
+
+ROOT = Path(__file__).parent.parent
+TINY = ROOT / "tests" / "tiny.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _here(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def dishes(tmp_path_factory):
+    """A folder with train/ and test/ of drawn dishes: 8 classes, 16 pixels, 12 and 4 images a class."""
+    root = tmp_path_factory.mktemp("dishes")
+    draw_set(root / "train", 16, 12)
+    draw_set(root / "test", 16, 4)
+    return root
+
+
+@pytest.fixture
+def tiny(dishes, tmp_path):
+    """Arguments of a run that trains 12 steps in a second."""
+    return [
+        f"exp.config_path={TINY}",
+        f"exp.exp_dir={tmp_path / 'runs'}",
+        f"data.input_train_dir={dishes / 'train'}",
+        f"data.input_val_dir={dishes / 'test'}",
+    ]
+
+
+@pytest.fixture
+def script():
+    """Runs a script of the project as a user does; the finished process."""
+
+    def run(*arguments, check=False, **options):
+        command = [sys.executable, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=240, **options)
+        if check:
+            assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    return run

@@ -1,0 +1,292 @@
+"""Every recipe trains, resumes to the bit, samples and exports, through the scripts' own main functions."""
+
+import hashlib
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import export
+import inference
+import train
+from foodgen.core.errors import CheckpointError, ConfigError, DataError, UserError
+from foodgen.engine.checkpoint import Checkpoints, read_average
+from foodgen.engine.session import Session
+from foodgen.engine.tracker import read_rows
+from foodgen.engine.trainer import Trainer
+
+PROCESSES = ["edm", "flow", "ddpm"]
+
+
+def digest(folder):
+    """Hashes of a checkpoint's weights and averages."""
+    return [
+        hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("weights.safetensors", "ema.safetensors")
+    ]
+
+
+def run_of(tmp_path, name="tiny"):
+    return tmp_path / "runs" / name
+
+
+def last(tmp_path, name="tiny"):
+    return Checkpoints(run_of(tmp_path, name) / "checkpoints", 2).newest()
+
+
+def stop_at(step, monkeypatch):
+    """Make the session end after `step`, as a time budget would."""
+    original = Session._must_stop
+    monkeypatch.setattr(Session, "_must_stop", lambda self: self.trainer.done == step or original(self))
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_trains_resumes_to_the_bit_and_samples(process, tiny, tmp_path, monkeypatch):
+    options = [*tiny, f"objective.model.process.name={process}", "data.workers=0"]
+    assert train.main([*options, "exp.run=whole"]) == 0
+    with monkeypatch.context() as patch:
+        stop_at(7, patch)
+        assert train.main([*options, "exp.run=parts"]) == 0
+    assert last(tmp_path, "parts").name == "step-00000007"
+    assert train.main([*options, "exp.run=parts", "train.checkpoint_path=latest"]) == 0
+    assert digest(last(tmp_path, "parts")) == digest(last(tmp_path, "whole"))
+    rows = [[row for row in read_rows(run_of(tmp_path, name) / "metrics.jsonl")] for name in ("whole", "parts")]
+    keys = ("step", "images", "model/loss", "model/gradient_norm", "model/learning_rate")
+    assert [[row[key] for key in keys] for row in rows[0]] == [[row[key] for key in keys] for row in rows[1]]
+    assert [row["step"] for row in rows[0]] == [2, 4, 6, 8, 10, 12]
+    inference.main([*options, "exp.run=parts", "train.checkpoint_path=latest"])
+    assert len(list((run_of(tmp_path, "parts") / "images").glob("*/*.png"))) == 32
+
+
+@pytest.mark.parametrize("optimizer", ["{name: muon, lr: 0.01}", "{name: adamw, weight_decay: 0.1}"])
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_resumes_to_the_bit_with_other_parts(optimizer, schedule, tiny, tmp_path, monkeypatch):
+    options = [
+        *tiny,
+        f"optimizers.model={optimizer}",
+        f"schedule.name={schedule}",
+        "train.accumulate=2",
+        "train.clip=0.5",
+    ]
+    options += ["train.precision=bf16", "dataset.name=folder"]
+    train.main([*options, "exp.run=whole"])
+    with monkeypatch.context() as patch:
+        stop_at(6, patch)
+        train.main([*options, "exp.run=parts"])
+    train.main([*options, "exp.run=parts", "train.checkpoint_path=latest", "data.workers=2"])
+    assert digest(last(tmp_path, "parts")) == digest(last(tmp_path, "whole"))
+
+
+def test_the_loss_falls(tiny, tmp_path):
+    train.main([*tiny, "train.steps=120", "train.log_step=20", "optimizers.model.lr=0.003"])
+    losses = [row["model/loss"] for row in read_rows(run_of(tmp_path) / "metrics.jsonl")]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_device_resident_data_trains_the_same(tiny, tmp_path):
+    train.main([*tiny, "exp.run=a"])
+    train.main([*tiny, "exp.run=b", "data.keep_on_device=true"])
+    assert digest(last(tmp_path, "a")) == digest(last(tmp_path, "b"))
+
+
+def test_validation_leaves_training_alone_and_is_logged(tiny, tmp_path, monkeypatch):
+    train.main([*tiny, "exp.run=a"])
+    modes = []
+    original = Session._validate
+
+    def watch(session):
+        before = session.trainer.objective.model.training
+        better = original(session)
+        modes.append((before, session.trainer.ema.model.training, session.trainer.objective.model.training))
+        return better
+
+    monkeypatch.setattr(Session, "_validate", watch)
+    train.main([*tiny, "exp.run=b", "train.val_step=5"])
+    assert modes == [(True, False, True)] * 3  # steps 5, 10 and the last
+    assert digest(last(tmp_path, "a")) == digest(last(tmp_path, "b"))
+    assert sorted(path.name for path in (run_of(tmp_path, "b") / "grids").iterdir()) == [
+        "step-00000005.png",
+        "step-00000010.png",
+        "step-00000012.png",
+    ]
+
+
+def test_an_existing_run_is_never_overwritten(tiny, tmp_path):
+    train.main(tiny)
+    before = digest(last(tmp_path))
+    with pytest.raises(ConfigError, match=r"holds a run already.*latest"):
+        train.main(tiny)
+    assert train.main([*tiny, "train.checkpoint_path=latest"]) == 0  # finished: nothing to do
+    assert digest(last(tmp_path)) == before
+
+
+def test_latest_starts_a_run_that_is_not_there(tiny, tmp_path):
+    assert train.main([*tiny, "train.checkpoint_path=latest"]) == 0
+    assert last(tmp_path).name == "step-00000012"
+
+
+def test_an_older_checkpoint_branches_into_another_run_only(tiny, tmp_path):
+    train.main(tiny)
+    older = run_of(tmp_path) / "checkpoints" / "step-00000005"
+    with pytest.raises(ConfigError, match=r"gone on to step-00000012.*exp\.run"):
+        train.main([*tiny, f"train.checkpoint_path={older}"])
+    assert train.main([*tiny, f"train.checkpoint_path={older}", "exp.run=branch"]) == 0
+    assert digest(last(tmp_path, "branch")) == digest(last(tmp_path))
+
+
+def test_a_damaged_checkpoint_is_passed_over(tiny, tmp_path, caplog):
+    train.main([*tiny, "exp.run=whole"])
+    train.main(tiny)
+    weights = last(tmp_path) / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    assert train.main([*tiny, "train.checkpoint_path=latest"]) == 0
+    assert "passed over" in caplog.text
+    assert digest(last(tmp_path)) == digest(last(tmp_path, "whole"))
+
+
+def test_all_damaged_is_an_error_not_a_fresh_start(tiny, tmp_path):
+    train.main(tiny)
+    for path in (run_of(tmp_path) / "checkpoints").glob("step-*"):
+        (path / "MANIFEST.json").unlink()
+    with pytest.raises(CheckpointError, match="all 3 checkpoints are damaged"):
+        train.main([*tiny, "train.checkpoint_path=latest"])
+
+
+def test_a_checkpoint_of_another_shape_is_refused(tiny, tmp_path):
+    train.main(tiny)
+    with pytest.raises(CheckpointError, match="does not fit the configuration: size mismatch"):
+        train.main([*tiny, "train.checkpoint_path=latest", "objective.model.network.width=16"])
+
+
+def test_a_diverged_run_stops_and_saves_nothing_after(tiny, tmp_path, monkeypatch):
+    original = Trainer.step
+
+    def poisoned(self, step, images, labels):
+        measured = original(self, step, images, labels)
+        return {name: value * float("nan") for name, value in measured.items()} if step == 8 else measured
+
+    monkeypatch.setattr(Trainer, "step", poisoned)
+    with pytest.raises(UserError, match=r"step 8: .*model/loss is not finite"):
+        train.main(tiny)
+    assert last(tmp_path).name == "step-00000005"
+
+
+def test_out_of_memory_names_the_keys(tiny, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Trainer, "step", full)
+    with pytest.raises(UserError, match=r"data\.train_batch_size.*train\.accumulate"):
+        train.main(tiny)
+
+
+def test_export_serves_as_a_checkpoint_and_as_a_start(tiny, tmp_path):
+    train.main(tiny)
+    export.main([*tiny, "train.checkpoint_path=latest", "export.shard_megabytes=0.02"])
+    folder = run_of(tmp_path) / "export"
+    shards = sorted(folder.glob("*.safetensors"))
+    assert len(shards) > 1
+    assert all(path.stat().st_size < 40_000 for path in shards)
+    assert {tensor.dtype for tensor in load_file(shards[0]).values()} == {torch.bfloat16}
+    average = read_average(last(tmp_path))
+    for name, tensor in read_average(folder).items():
+        torch.testing.assert_close(tensor, average[name], rtol=2**-8, atol=0)
+    inference.main([*tiny, f"train.checkpoint_path={folder}"])
+    assert train.main([*tiny, "exp.run=more", f"train.initial_weights={folder}", "train.steps=3"]) == 0
+    with pytest.raises(ConfigError, match=r"initial_weights"):
+        train.main([*tiny, "exp.run=wrong", f"train.checkpoint_path={folder}"])
+    with pytest.raises(CheckpointError, match="exists already"):
+        export.main([*tiny, "train.checkpoint_path=latest"])
+
+
+def test_a_checkpoint_alone_is_enough_to_sample(tiny, tmp_path):
+    train.main([*tiny, "objective.model.network.width=16", "objective.model.process.name=flow"])
+    inference.main([*tiny, "train.checkpoint_path=latest"])  # the file says width 8 and edm
+    assert json.loads((run_of(tmp_path) / "metrics.json").read_text())["generated_count"] == 32
+
+
+def test_the_batch_size_moves_no_grey_level_by_more_than_one(tiny, tmp_path):
+    train.main([*tiny, "train.steps=60", "optimizers.model.lr=0.003"])
+    pictures = []
+    for size in (16, 5):
+        out = tmp_path / f"drawn-{size}"
+        inference.main(
+            [
+                *[*tiny, "train.checkpoint_path=latest", "sampler.name=ancestral", "sampler.steps=20"],
+                *[f"data.val_batch_size={size}", f"inference.output_dir={out}"],
+            ]
+        )
+        files = sorted((out / "images").glob("*/*.png"))
+        pictures.append(torch.stack([_pixels(path) for path in files]))
+    assert (pictures[0].int() - pictures[1].int()).abs().max() <= 1
+    assert pictures[0].float().std() > 5
+
+
+def test_inference_keeps_images_unless_asked(tiny, tmp_path):
+    train.main(tiny)
+    drawn = [*tiny, "train.checkpoint_path=latest", "inference.count=5", "inference.classes=[soup,pizza]"]
+    inference.main(drawn)
+    images = run_of(tmp_path) / "images"
+    assert sorted(path.parent.name for path in images.glob("*/*.png")) == ["pizza"] * 2 + ["soup"] * 3
+    with pytest.raises(ConfigError, match=r"holds images already.*overwrite"):
+        inference.main(drawn)
+    (images / "soup" / "stale.png").write_text("")
+    inference.main([*drawn, "inference.overwrite=true", "inference.seed=1"])
+    assert not (images / "soup" / "stale.png").exists()
+    other = tmp_path / "mine"
+    (other / "images").mkdir(parents=True)
+    (other / "images" / "holiday.png").write_text("")
+    with pytest.raises(ConfigError, match="was not made by inference"):
+        inference.main([*drawn, "inference.overwrite=true", f"inference.output_dir={other}"])
+    assert (other / "images" / "holiday.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("inference.classes=[sup]", r"inference\.classes: no class is named 'sup'; did you mean 'soup'"),
+        ("train.checkpoint_path=nowhere", "there is no such checkpoint"),
+        ("inference.metrics=[fidd]", "no metric is named 'fidd'; did you mean 'fid'"),
+    ],
+)
+def test_inference_mistakes(override, message, tiny):
+    train.main(tiny)
+    with pytest.raises(UserError, match=message):
+        inference.main([*tiny, "train.checkpoint_path=latest", override])
+
+
+def test_unequal_shares_are_refused_before_drawing(tiny, monkeypatch):
+    train.main(tiny)
+    monkeypatch.setattr("foodgen.recipe.make_scorer", lambda *_: None)
+    monkeypatch.setattr("foodgen.engine.evaluator.Drawer.__call__", lambda *_: pytest.fail("drew"))
+    wrong = [*tiny, "train.checkpoint_path=latest", "inference.metrics=[fid]", "inference.count=33"]
+    with pytest.raises(ConfigError, match="class cookies: 5 of 33 images would be generated, but 4 of 32"):
+        inference.main(wrong)
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "message"),
+    [
+        ("data.input_train_dir=nowhere", DataError, r"data\.input_train_dir: nowhere: there is no such folder"),
+        ("data.train_batch_size=7 train.accumulate=2", ConfigError, r"data\.train_batch_size: 7"),
+        ("exp.device=cuda:7", ConfigError, r"exp\.device: cuda:7"),
+        ("optimizers.modle={name: adamw}", ConfigError, r"optimizers\.modle"),
+        ("sampler.step=3", ConfigError, r"sampler\.step: euler has no such argument; did you mean 'steps'"),
+        ("objective.model.network.widht=3", ConfigError, r"objective\.model\.network\.widht: .*'width'"),
+        ("data.image_size=32", DataError, r"is 16x16 pixels, not 32x32; prepare_data\.py"),
+    ],
+)
+def test_mistakes_leave_nothing_behind(override, error, message, tiny, tmp_path):
+    with pytest.raises(error, match=message):
+        train.main([*tiny, *override.split(" ", 1)] if "{" not in override else [*tiny, override])
+    assert not run_of(tmp_path).exists()
+
+
+def _pixels(path):
+    from PIL import Image
+    from torchvision.transforms.functional import pil_to_tensor
+
+    with Image.open(path) as image:
+        return pil_to_tensor(image)

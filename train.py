@@ -1,0 +1,19 @@
+"""Train a model: python3 train.py exp.config_path=configs/edm.yaml [key=value …]"""
+
+from collections.abc import Sequence
+
+from foodgen import recipe
+from foodgen.core import command_line, config
+from foodgen.core.settings import Config
+from foodgen.engine import run_folder
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train until the end, a time budget or a signal; the exit status."""
+    settings = config.load(arguments, Config)
+    with run_folder.locked(settings):
+        return recipe.make_session(settings).run()
+
+
+if __name__ == "__main__":
+    command_line.run(main)
