@@ -32,8 +32,11 @@ class Listing:
         """A hash of names, sizes and dates: it changes when a file is added, removed or replaced."""
         whole = hashlib.sha256(repr(self.classes).encode())
         for name in self.files:
-            state = (self.folder / name).stat()
-            whole.update(f"{name}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+            try:
+                state = (self.folder / name).stat()
+                whole.update(f"{name}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+            except OSError:  # a dangling link, say: reading names it
+                whole.update(f"{name}\0unreadable\n".encode())
         return whole.hexdigest()
 
 

@@ -12,8 +12,13 @@ def convolution(inputs: int, outputs: int, size: int = 3, stride: int = 1, zero:
     return layer
 
 
-def group_norm(channels: int, groups: int = 32) -> nn.GroupNorm:
-    """Group normalisation with up to `groups` groups, as many as divide the channels."""
+def group_norm(channels: int, groups: int = 32, smallest: int = 4) -> nn.GroupNorm:
+    """Group normalisation with up to `groups` groups, as many as divide the channels.
+
+    A group has at least `smallest` channels: one of a single channel would wipe out whatever a
+    condition adds to that channel.
+    """
+    groups = max(1, min(groups, channels // smallest))
     while channels % groups:
-        groups //= 2
+        groups -= 1
     return nn.GroupNorm(groups, channels, eps=1e-6)
