@@ -1,8 +1,11 @@
 """Small sets and configurations that many tests share."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch: tiny networks are quicker so, on busy machines above all
 
 import pytest
 import torch

@@ -1,5 +1,6 @@
 """W&B at arm's length: all calls happen in a thread of their own, so that none can stop training."""
 
+import contextlib
 import logging
 import netrc
 import os
@@ -51,7 +52,8 @@ class WandbRun:
     def close(self, status: int) -> None:
         """Finish the run: without this, W&B's offline file stays empty."""
         self._submit(lambda: self.run.finish(exit_code=status))
-        self.jobs.put(None)
+        with contextlib.suppress(queue.Full):  # then nobody reads any more
+            self.jobs.put_nowait(None)
         self.thread.join(PATIENCE)
         if self.thread.is_alive():
             log.warning("W&B did not finish within %.0f s; its rows are in metrics.jsonl", PATIENCE)

@@ -1,0 +1,65 @@
+"""Two gloo processes under torchrun: the same training as one process with the whole batch."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from foodgen.engine.checkpoint import Checkpoints, read
+from foodgen.engine.tracker import read_rows
+from tests.conftest import ROOT
+
+# train.py, with every turn's gradients averaged by hand when asked to, as double backward wants it.
+DRIVER = """
+import dataclasses, sys
+from foodgen.core import command_line
+from foodgen.objectives.denoising import Denoising
+import train
+if sys.argv.pop(1) == "plain":
+    original = Denoising.turns
+    Denoising.turns = lambda self, step: [dataclasses.replace(t, double_backward=True) for t in original(self, step)]
+command_line.run(train.main)
+"""
+
+
+def newest(tmp_path, name):
+    return read(Checkpoints(tmp_path / "runs" / name / "checkpoints", 2).newest())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("way", ["ddp", "plain"])
+@pytest.mark.parametrize("accumulate", [1, 5])
+def test_two_processes_train_as_one(way, accumulate, tiny, tmp_path, script):
+    options = [*tiny, "objective.model.network.dropout=0", "train.val_step=6", "train.clip=1.0"]
+    script("train.py", *options, "exp.run=one", check=True)
+    (tmp_path / "driver.py").write_text(DRIVER)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*command, str(tmp_path / "driver.py"), way, *options, "exp.run=two", f"train.accumulate={accumulate}"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = newest(tmp_path, "one"), newest(tmp_path, "two")
+    rows = [read_rows(tmp_path / "runs" / name / "metrics.jsonl") for name in ("one", "two")]
+    assert [row["step"] for row in rows[1]] == [row["step"] for row in rows[0]]
+    assert len(list((tmp_path / "runs" / "two" / "grids").iterdir())) == 2
+    if accumulate == 1:  # pieces draw their noise one after the other, so only whole shares compare
+        for name, tensor in one.weights.items():
+            torch.testing.assert_close(two.weights[name], tensor, rtol=1e-3, atol=2e-5)
+        assert [row["model/loss"] for row in rows[1]] == pytest.approx([row["model/loss"] for row in rows[0]], rel=1e-4)
+
+
+@pytest.mark.long
+def test_an_uneven_batch_is_refused(tiny, script):
+    done = script(
+        *["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "train.py", *tiny],
+        "data.train_batch_size=7",
+    )
+    assert done.returncode != 0
+    assert "error: data.train_batch_size: 7 images cannot be split evenly over 2 processes" in done.stderr
