@@ -20,9 +20,9 @@ from foodgen.core.settings import Config, ExportConfig, Prepare
 from foodgen.core.types import Codec, Objective
 from foodgen.data import prepare as preparation
 from foodgen.data.loader import Loader
-from foodgen.engine.checkpoint import CONFIG, read_average, read_meta
+from foodgen.engine.checkpoint import CONFIG, read_average, read_meta, replace_text
 from foodgen.engine.checkpoint import export as export_weights
-from foodgen.engine.evaluator import Drawer, Scorer, balanced_labels, check_shares
+from foodgen.engine.evaluator import Drawer, Scorer, balanced_labels, check_shares, matching_labels
 from foodgen.engine.inference import Inference
 from foodgen.engine.run_folder import checkpoint_to_resume, describe_changes, find_checkpoint, run_folder
 from foodgen.engine.session import Session, load
@@ -67,7 +67,7 @@ def find_images(config: Config, key: str) -> Any:
 
 def find_autocast(config: Config, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
     """bf16 autocast where asked for, or where the device has it; weights stay float32."""
-    able = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    able = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     if config.train.precision == "bf16" or (config.train.precision == "auto" and able):
         return partial(torch.autocast, device.type, torch.bfloat16)
     return nullcontext
@@ -94,6 +94,10 @@ def make_model(config: Config, classes: Sequence[str], device: torch.device) -> 
     objective = build("objective", config.objective, **ambient).to(device)
     guidance = build("guidance", config.guidance, **ambient)
     sampler = build("sampler", config.sampler, guidance=guidance)
+    try:
+        sampler.check(objective.model)
+    except ValueError as error:
+        raise ConfigError(f"sampler.{error}") from None
     autocast = find_autocast(config, device)
     if config.train.channels_last:
         objective = objective.to(memory_format=torch.channels_last)
@@ -128,9 +132,10 @@ def make_session(config: Config) -> Session:
         _check_classes(read_meta(weights)["classes"], images.classes, weights)
         load(model.objective.model, read_average(weights), weights)
     trainer = _make_trainer(config, model, images)
-    goes_on = resumed is not None and resumed.parent == folder / "checkpoints"
+    goes_on = resumed is not None and resumed.resolve().parent == (folder / "checkpoints").resolve()
     run_id = str(read_meta(resumed)["run_id"]) if resumed and goes_on else uuid.uuid4().hex[:8]
-    tracker = _make_tracker(config, folder, run_id)
+    main = distributed.is_main()
+    tracker = Tracker(folder if main else None, config.train.steps)
     session = Session(
         settings=config.train,
         batch_size=config.data.train_batch_size,
@@ -150,6 +155,12 @@ def make_session(config: Config) -> Session:
         for line in describe_changes(config, resumed):
             tracker.say(f"changed since: {line}")
         session.resume(resumed)
+    else:
+        tracker.resume(0, {"sums": {}, "count": 0})
+    if main:  # nothing of an earlier run is touched before all is known to fit
+        replace_text(folder / "config.yaml", to_yaml(config))
+    if main and config.exp.use_wandb:
+        tracker.remote = WandbRun(folder, run_id, folder.name, config.exp.wandb_project, to_tree(config))
     return session
 
 
@@ -168,10 +179,12 @@ def make_inference(config: Config) -> Inference:
     config = with_trained_parts(config, checkpoint)
     model = make_model(config, meta["classes"], device)
     load(model.objective.model, read_average(checkpoint), checkpoint)
-    labels = balanced_labels(config.inference.count, _class_numbers(config, meta["classes"]))
     reference = _reference(config, meta["classes"]) if config.inference.metrics else None
+    labels = balanced_labels(config.inference.count, _class_numbers(config, meta["classes"]))
+    if reference is not None and config.inference.classes is None:
+        labels = matching_labels(config.inference.count, reference)
     if reference is not None:
-        check_shares(labels, reference)
+        check_shares(labels, reference, "inference.count")
     facts = {
         "checkpoint": str(checkpoint),
         "step": meta["step"],
@@ -260,16 +273,6 @@ def _make_trainer(config: Config, model: Model, images: Any) -> Trainer:
         config.train.accumulate,
         config.train.clip,
     )
-
-
-def _make_tracker(config: Config, folder: Path, run_id: str) -> Tracker:
-    if not distributed.is_main():
-        return Tracker(None, config.train.steps)
-    (folder / "config.yaml").write_text(to_yaml(config))
-    remote = None
-    if config.exp.use_wandb:
-        remote = WandbRun(folder, run_id, folder.name, config.exp.wandb_project, to_tree(config))
-    return Tracker(folder, config.train.steps, remote)
 
 
 def _reference(config: Config, classes: Sequence[str]) -> Any:

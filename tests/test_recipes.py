@@ -15,6 +15,7 @@ from foodgen.engine.checkpoint import Checkpoints, read_average
 from foodgen.engine.session import Session
 from foodgen.engine.tracker import read_rows
 from foodgen.engine.trainer import Trainer
+from foodgen.models.ddpm import UNet
 
 PROCESSES = ["edm", "flow", "ddpm"]
 
@@ -87,6 +88,20 @@ def test_device_resident_data_trains_the_same(tiny, tmp_path):
     train.main([*tiny, "exp.run=a"])
     train.main([*tiny, "exp.run=b", "data.keep_on_device=true"])
     assert digest(last(tmp_path, "a")) == digest(last(tmp_path, "b"))
+
+
+@pytest.mark.long
+def test_a_compiled_run_trains_and_keeps_plain_names(tiny, tmp_path, monkeypatch):
+    compiled = []
+    original = UNet.compile
+    monkeypatch.setattr(UNet, "compile", lambda self: (compiled.append(self), original(self, backend="aot_eager")))
+    train.main([*tiny, "exp.run=fast", "train.compile=true", "train.channels_last=true"])
+    assert len(compiled) == 1
+    assert compiled[0]._compiled_call_impl is not None
+    train.main([*tiny, "exp.run=plain"])
+    averages = [read_average(last(tmp_path, name)) for name in ("fast", "plain")]
+    for name, tensor in averages[1].items():
+        torch.testing.assert_close(averages[0][name], tensor, rtol=0.05, atol=5e-3)
 
 
 def test_validation_leaves_training_alone_and_is_logged(tiny, tmp_path, monkeypatch):
@@ -262,7 +277,9 @@ def test_unequal_shares_are_refused_before_drawing(tiny, monkeypatch):
     monkeypatch.setattr("foodgen.recipe.make_scorer", lambda *_: None)
     monkeypatch.setattr("foodgen.engine.evaluator.Drawer.__call__", lambda *_: pytest.fail("drew"))
     wrong = [*tiny, "train.checkpoint_path=latest", "inference.metrics=[fid]", "inference.count=33"]
-    with pytest.raises(ConfigError, match="class cookies: 5 of 33 images would be generated, but 4 of 32"):
+    with pytest.raises(
+        ConfigError, match=r"inference\.count: class cookies would have 5 of 33 .* 4 of 32 .*inference\.count=32"
+    ):
         inference.main(wrong)
 
 
@@ -275,6 +292,12 @@ def test_unequal_shares_are_refused_before_drawing(tiny, monkeypatch):
         ("optimizers.modle={name: adamw}", ConfigError, r"optimizers\.modle"),
         ("sampler.step=3", ConfigError, r"sampler\.step: euler has no such argument; did you mean 'steps'"),
         ("objective.model.network.widht=3", ConfigError, r"objective\.model\.network\.widht: .*'width'"),
+        ("sampler.steps=true", ConfigError, r"sampler\.steps: a number"),
+        ("objective.model.network.width=7", ConfigError, r"objective\.model\.network: width: 7 is even"),
+        ("objective.model={name: ddpm}", ConfigError, r"objective: model: a denoiser is wanted"),
+        ("objective.model.process={name: ddpm, length: 2}", ConfigError, r"sampler\.steps: 3 is not between 1 and 2"),
+        ("exp=tiny", ConfigError, r"exp\.config_path=FILE is missing"),
+        ("sampler={name: [heun]}", ConfigError, r"sampler\.name"),
         ("data.image_size=32", DataError, r"is 16x16 pixels, not 32x32; prepare_data\.py"),
     ],
 )

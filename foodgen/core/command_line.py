@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 
+from foodgen.core import distributed
 from foodgen.core.errors import UserError
 
 
@@ -10,6 +11,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     """Call `main` with the command line and exit: 0 or what it returns, 2 for a user's mistake."""
     try:
         status = main(sys.argv[1:])
+        distributed.stop()
     except UserError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)

@@ -18,20 +18,19 @@ Tree = dict[str, Any]
 DEEPEST = 2  # files that may stand above an experiment's own
 
 
-def load(arguments: Sequence[str], schema: type[Schema], under: Mapping[str, Any] | None = None) -> Schema:
+def load(arguments: Sequence[str], schema: type[Schema]) -> Schema:
     """The configuration that `exp.config_path=FILE a.b=value ...` describes.
 
     arguments  the command line, without the script's name; it wins over the file
     schema     a dataclass of core/settings.py
-    under      a configuration below the file's own, such as a checkpoint's
 
     Raises ConfigError with a line for every mistake found.
     """
     overrides = _overrides(arguments)
-    path = dict(overrides.get("exp", {})).get("config_path")
-    if path is None:
+    exp = overrides.get("exp")
+    if not isinstance(exp, Mapping) or exp.get("config_path") is None:
         raise ConfigError("exp.config_path=FILE is missing")
-    tree = merge(under or {}, merge(read_file(Path(str(path))), overrides))
+    tree = merge(read_file(Path(str(exp["config_path"]))), overrides)
     return check(merge(defaults(schema), tree), schema)
 
 

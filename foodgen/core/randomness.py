@@ -1,7 +1,8 @@
 """Random numbers that follow from what they are for, not from how the work was split.
 
 Training draws for the whole batch of all processes and takes its share, so that two processes see
-the noise that one would; sampling gives each image a generator of its own.
+the noise that one would (pieces of an accumulated batch draw one after the other); sampling gives
+each image a generator of its own.
 """
 
 import hashlib
@@ -19,26 +20,41 @@ def seed_of(*keys: object) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
+_of_step: dict[torch.device, torch.Generator] = {}  # the same on all processes; its seed is under the CPU's name
+_CPU = torch.device("cpu")
+
+
 def seed_step(seed: int, step: int) -> None:
-    """Make all that step `step` draws follow from (seed, step), so that a resumed run repeats itself."""
-    torch.manual_seed(seed_of(seed, "step", step))
+    """Make all that step `step` draws follow from (seed, step), so that a resumed run repeats itself.
+
+    What the functions below draw is shared by all processes; torch's own generator, which dropout
+    uses, follows from the process's rank as well.
+    """
+    _of_step.clear()
+    _of_step[_CPU] = torch.Generator().manual_seed(seed_of(seed, "step", step))
+    torch.manual_seed(seed_of(seed, "step", step, distributed.rank()))
 
 
 def normal_like(x: Tensor) -> Tensor:
     """Standard normal noise, (batch, ...), this process's share of the whole batch's."""
-    return _share(lambda shape: torch.randn(shape, device=x.device, dtype=x.dtype), x.shape)
+    return _share(torch.randn, x, x.shape)
 
 
 def uniform_for(x: Tensor) -> Tensor:
     """One number in [0, 1) for each image of x, (batch,), this process's share of the whole batch's."""
-    return _share(lambda shape: torch.rand(shape, device=x.device), x.shape[:1])
+    return _share(torch.rand, x, x.shape[:1])
 
 
-def _share(draw: Callable[[Sequence[int]], Tensor], shape: Sequence[int]) -> Tensor:
+def _share(draw: Callable[..., Tensor], x: Tensor, shape: Sequence[int]) -> Tensor:
     ranks = distributed.world_size()
-    if ranks == 1:
-        return draw(shape)
-    return draw((ranks * shape[0], *shape[1:])).chunk(ranks)[distributed.rank()]
+    whole = draw((ranks * shape[0], *shape[1:]), generator=_generator(x.device), device=x.device)
+    return whole.chunk(ranks)[distributed.rank()]
+
+
+def _generator(device: torch.device) -> torch.Generator | None:
+    if device not in _of_step and _CPU in _of_step:
+        _of_step[device] = torch.Generator(device).manual_seed(_of_step[_CPU].initial_seed())
+    return _of_step.get(device)
 
 
 class Noise:

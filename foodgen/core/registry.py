@@ -102,8 +102,8 @@ def build(key: str, node: Mapping[str, Any], path: str = "", **ambient: Any) -> 
     """
     path = path or key
     arguments = dict(node)
-    if "name" not in arguments:
-        raise ConfigError(f"{path}.name is missing; {suggestion('', REGISTRY_OF_KEY[key])}")
+    if not isinstance(arguments.get("name"), str):
+        raise ConfigError(f"{path}.name, a word, is missing; {suggestion('', REGISTRY_OF_KEY[key])}")
     try:
         cls = REGISTRY_OF_KEY[key][arguments.pop("name")]
     except ConfigError as error:
@@ -112,7 +112,7 @@ def build(key: str, node: Mapping[str, Any], path: str = "", **ambient: Any) -> 
     for argument in arguments:
         if argument not in parameters:
             raise ConfigError(
-                f"{path}.{argument}: {node['name']} has no such argument; {suggestion(argument, parameters)}"
+                f"{path}.{argument}: {node['name']} has no such argument; {suggestion(str(argument), parameters)}"
             )
     arguments = {
         name: build(name, value, f"{path}.{name}", **ambient) if _is_part(name, value) else value
@@ -145,6 +145,8 @@ def _checked(cls: type, arguments: dict[str, Any], path: str) -> dict[str, Any]:
         adapter: TypeAdapter[Any] = TypeAdapter(
             hints.get(name, Any), config=ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
         )
+        if isinstance(value, bool) and hints.get(name) in (int, float):
+            raise ConfigError(f"{path}.{name}: a number is wanted (got {value!r})")
         try:
             checked[name] = adapter.validate_python(value)
         except ValidationError as error:

@@ -16,6 +16,7 @@ def _not_a_boolean(value: Any) -> Any:
 
 Count = Annotated[int, BeforeValidator(_not_a_boolean), Field(ge=0)]
 Positive = Annotated[int, BeforeValidator(_not_a_boolean), Field(ge=1)]
+Above = Annotated[float, BeforeValidator(_not_a_boolean), Field(gt=0)]
 Text = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
 Part = dict[str, Any]
 
@@ -45,7 +46,7 @@ class Data:
 @dataclass(config=STRICT)
 class Train:
     steps: Positive = 100_000
-    max_minutes: Annotated[float, Field(gt=0)] | None = None
+    max_minutes: Above | None = None
     checkpoint_path: str | None = None  # a checkpoint's folder, or "latest"
     initial_weights: str | None = None  # an exported folder or a checkpoint to start anew from
     log_step: Positive = 100
@@ -56,7 +57,7 @@ class Train:
     val_metrics: list[str] = Field(default_factory=lambda: ["fid"])
     grid_count: Positive = 64
     accumulate: Positive = 1
-    clip: Annotated[float, Field(gt=0)] | None = None  # largest gradient norm
+    clip: Above | None = None  # largest gradient norm
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False
     channels_last: bool = False
@@ -83,12 +84,12 @@ class Config:
     dataset: Part
     augment: Part
     codec: Part
-    objective: Part
     optimizers: dict[str, Part]
     schedule: Part
     ema: Part
     guidance: Part
     sampler: Part
+    objective: Part = Field(default_factory=dict)  # inference takes the checkpoint's
 
 
 @dataclass(config=STRICT)
@@ -113,7 +114,7 @@ class Prepare:
 
 @dataclass(config=STRICT)
 class Export:
-    shard_megabytes: Annotated[float, Field(gt=0)] = 15.0
+    shard_megabytes: Above = 15.0
     output_dir: str | None = None  # <run>/export if not given
 
 

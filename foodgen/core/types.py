@@ -63,8 +63,9 @@ class Codec(Protocol):
 
 
 class Sampler(Protocol):
-    """Noise to samples, with the labels' guidance."""
+    """Noise to samples, with the labels' guidance; `check` raises ValueError if a model cannot be walked so."""
 
+    def check(self, model: nn.Module) -> None: ...
     def __call__(self, model: nn.Module, noise: Callable[[], Tensor], labels: Tensor | None = None) -> Tensor: ...
 
 

@@ -107,4 +107,4 @@ def _move_all(images: Any, device: torch.device, chunk: int = 4096) -> tuple[Ten
 
 def _leave_signals_to_the_parent(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent to the whole group; the parent ends its workers itself

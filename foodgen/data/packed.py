@@ -1,7 +1,6 @@
 """Class folders packed once into a memory-mapped array beside them."""
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
@@ -54,16 +54,19 @@ class Packed(Folder):
 
     def _make(self, digest: str) -> None:
         """Decode all images under a temporary name, then put the pack in place."""
-        temporary = self.pack.with_name(f"{self.pack.name}.{os.getpid()}")
-        temporary.mkdir(parents=True)
+        temporary = self.pack.with_name(f"{self.pack.name}.making")
         try:
-            self._write(temporary, digest)
-            shutil.rmtree(self.pack, ignore_errors=True)
-            temporary.replace(self.pack)
+            with FileLock(self.pack.with_name(f".{self.pack.name}.lock")):
+                if self._is_current(digest):  # another run has made it meanwhile
+                    return
+                shutil.rmtree(temporary, ignore_errors=True)
+                temporary.mkdir()
+                self._write(temporary, digest)
+                shutil.rmtree(self.pack, ignore_errors=True)
+                temporary.replace(self.pack)
         except OSError as error:
-            raise DataError(f"{self.pack}: cannot be written ({error}); dataset.name=folder does without") from None
-        finally:
             shutil.rmtree(temporary, ignore_errors=True)
+            raise DataError(f"{self.pack}: cannot be written ({error}); dataset.name=folder does without") from None
 
     def _write(self, target: Path, digest: str) -> None:
         files, size = self.listing.files, self.image_size

@@ -4,34 +4,25 @@ import hashlib
 import io
 import json
 import random
+import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile
+from zipfile import BadZipFile
 
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from foodgen.core.errors import DataError
 from foodgen.core.randomness import seed_of
-from foodgen.data.folder import ENDINGS, UNREADABLE
+from foodgen.data.folder import UNREADABLE
+from foodgen.data.sources import TEST, TRAIN, Photo, find_photos
 
 MANIFEST = "prepare.json"
-TRAIN, HELD_OUT, TEST = "train", "held_out", "test"
-
-
-@dataclass(frozen=True)
-class Photo:
-    """One photo of the source: its class, its name, where it came from, and its bytes on demand."""
-
-    split: str | None
-    label: str
-    name: str
-    origin: str
-    read: Callable[[], bytes]
+HELD_OUT = "held_out"
 
 
 @dataclass(frozen=True)
@@ -97,23 +88,6 @@ def prepare(
     return manifest
 
 
-def find_photos(source: str, target: Path) -> list[Photo]:
-    """The photos of a source, in the order of their class, name and origin. Raises DataError."""
-    if source == "food101":
-        source = str(_download(target.parent))
-    path = Path(source)
-    if path.is_file():
-        zips = [path]
-    elif path.is_dir():
-        zips = sorted(path.glob("*.zip"))
-    else:
-        raise DataError(f"source: {path} is neither a folder nor a zip")
-    photos = [photo for archive in zips for photo in _in_zip(archive)] if zips else list(_in_folder(path))
-    if not photos:
-        raise DataError(f"source: {path} holds no images in class folders")
-    return _distinct(sorted(photos, key=lambda photo: (photo.label, photo.name, photo.origin)))
-
-
 def choose(photos: list[Photo], split: str, per_class: int, seed: int) -> list[Photo]:
     """The photos, `per_class` of each class moved to `split`, the same ones whenever the seed is."""
     chosen = _pick(photos, per_class, seed, split)
@@ -150,8 +124,10 @@ def _squares(photos: list[Photo], image_size: int, smallest: int, quality: int) 
     def make(photo: Photo) -> Square:
         try:
             return Square(photo, square_of(photo.read(), image_size, smallest, quality))
-        except (DataError, OSError, BadZipFile) as error:
+        except DataError as error:
             return Square(photo, dropped=str(error))
+        except (OSError, EOFError, RuntimeError, BadZipFile, zlib.error) as error:  # a damaged or encrypted member
+            return Square(photo, dropped=f"unreadable: {error}")
 
     with ThreadPoolExecutor() as pool:
         yield from tqdm(pool.map(make, photos), total=len(photos), desc="reading photos", disable=None)
@@ -203,10 +179,7 @@ class _Writer:
             whole.update(f"{square.photo.label}/{square.photo.name} {square.digest}\n".encode())
             self.counts[split][square.photo.label] += 1
             if not path.exists() or path.stat().st_size != len(square.content):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                temporary = path.with_suffix(".partial")
-                temporary.write_bytes(square.content)
-                temporary.replace(path)
+                _write_whole(path, square.content)
         self.hashes[split] = whole.hexdigest()
 
     def summary(self) -> dict[str, Any]:
@@ -217,59 +190,6 @@ class _Writer:
             "hashes": self.hashes,
             "dropped": self.drops,
         }
-
-
-def _distinct(photos: list[Photo]) -> list[Photo]:
-    """The photos, those of one class and name told apart by a number: a.jpg and a.png, or a.jpg of two zips."""
-    times: Counter[tuple[str | None, str, str]] = Counter()
-    distinct = []
-    for photo in photos:
-        key = (photo.split, photo.label, photo.name)
-        times[key] += 1
-        distinct.append(photo if times[key] == 1 else replace(photo, name=f"{photo.name}-{times[key]}"))
-    return distinct
-
-
-def _in_folder(folder: Path) -> Iterator[Photo]:
-    """Photos below a folder; of Food-101's archive, those below its images/."""
-    if (folder / "images").is_dir() and (folder / "meta").is_dir():
-        folder = folder / "images"
-    for path in sorted(folder.rglob("*")):
-        place = _place(path.relative_to(folder).parts)
-        if place and path.is_file():
-            yield Photo(*place, origin=path.relative_to(folder).as_posix(), read=path.read_bytes)
-
-
-def _in_zip(path: Path) -> Iterator[Photo]:
-    try:
-        archive = ZipFile(path)
-    except (BadZipFile, OSError) as error:
-        raise DataError(f"source: {path}: {error}") from None
-    for name in archive.namelist():
-        parts = PurePosixPath(name).parts
-        place = _place(parts[parts.index("images") + 1 :] if "images" in parts else parts)
-        if place and not name.endswith("/"):
-            yield Photo(*place, origin=name, read=lambda name=name: archive.read(name))  # type: ignore[misc]
-
-
-def _place(parts: tuple[str, ...]) -> tuple[str | None, str, str] | None:
-    """Split, class and name of [train/|test/]<class>/<name>.<ending>, or None for anything else."""
-    if len(parts) < 2 or any(part.startswith((".", "__MACOSX")) for part in parts):
-        return None
-    if Path(parts[-1]).suffix.lower() not in ENDINGS:
-        return None
-    split = parts[-3] if len(parts) > 2 and parts[-3] in (TRAIN, TEST) else None
-    return split, parts[-2], Path(parts[-1]).stem
-
-
-def _download(folder: Path) -> Path:
-    from torchvision.datasets import Food101
-
-    try:
-        Food101(str(folder), download=True)
-    except (OSError, RuntimeError) as error:
-        raise DataError(f"source: Food-101 cannot be downloaded ({error}); give the path of a copy") from None
-    return folder / "food-101"
 
 
 def _earlier(target: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
@@ -288,10 +208,15 @@ def _earlier(target: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _write_manifest(target: Path, manifest: dict[str, Any]) -> None:
+    _write_whole(target / MANIFEST, json.dumps(manifest, indent=1).encode())
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all. Raises DataError."""
     try:
-        target.mkdir(parents=True, exist_ok=True)
-        temporary = target / f"{MANIFEST}.partial"
-        temporary.write_text(json.dumps(manifest, indent=1))
-        temporary.replace(target / MANIFEST)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".partial")
+        temporary.write_bytes(content)
+        temporary.replace(path)
     except OSError as error:
-        raise DataError(f"target: {target} cannot be written ({error})") from None
+        raise DataError(f"target: {path} cannot be written ({error})") from None

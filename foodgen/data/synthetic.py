@@ -2,9 +2,9 @@
 
 import colorsys
 import math
-import os
 import random
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -40,15 +40,17 @@ class Synthetic(Packed):
 
 def draw_set(folder: Path, image_size: int, per_class: int) -> None:
     """Draw `per_class` JPEGs of every dish into `folder`, which appears when all are drawn."""
-    temporary = folder.with_name(f"{folder.name}.{os.getpid()}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     for name in DISHES:
-        (temporary / name).mkdir(parents=True)
+        (temporary / name).mkdir()
         for number in range(per_class):
             image = draw_dish(name, seed_of(folder.name, name, number), image_size)
             image.save(temporary / name / f"{number:05d}.jpg", quality=92)
     if folder.exists():
         shutil.rmtree(temporary)
     else:
+        temporary.chmod(0o755)
         temporary.replace(folder)
 
 

@@ -1,5 +1,7 @@
 """A network and a process together: callers only ever see clean images and noise."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from foodgen.core.registry import models
@@ -22,6 +24,10 @@ class Denoiser(nn.Module):
         self.network, self.process = network, process
         self.null_label = classes
         self.noise_shape = (channels, image_size, image_size)
+
+    def compile(self, *arguments: Any, **options: Any) -> None:
+        """Compile the network: it, not `forward`, is what training calls."""
+        self.network.compile(*arguments, **options)
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Prediction:
         """x: x_t, (batch, channels, size, size); t: (batch,); labels: (batch,), or None for no class."""

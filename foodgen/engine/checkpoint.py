@@ -61,8 +61,11 @@ class Checkpoints:
         """Write a checkpoint, mark it if it is the best so far, and remove old ones. Raises CheckpointError."""
         target = self.folder / f"step-{checkpoint.meta['step']:08d}"
         write(target, checkpoint)
-        if best:
-            replace_text(self.folder / "best.txt", target.name)
+        try:
+            if best:
+                replace_text(self.folder / "best.txt", target.name)
+        except OSError as error:
+            raise CheckpointError(f"{self.folder / 'best.txt'}: could not be written ({error})") from error
         self._remove_old()
         return target
 
@@ -74,7 +77,6 @@ class Checkpoints:
 
     def newest(self) -> Path | None:
         """The newest undamaged checkpoint, None if there are none at all. Raises CheckpointError if all are damaged."""
-        self._remove_partial()
         paths = self.steps()
         for path in reversed(paths):
             try:
@@ -97,8 +99,9 @@ class Checkpoints:
                 except OSError as error:
                     log.warning("old checkpoint %s was not removed: %s", path, error)
 
-    def _remove_partial(self) -> None:
-        for path in self.folder.glob(".writing-*"):
+    def remove_partial(self) -> None:
+        """Remove what a kill left half written. Only for whoever holds the run's lock."""
+        for path in [*self.folder.glob(".writing-*"), *self.folder.glob(".replaced-*")]:
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -116,10 +119,13 @@ def write(target: Path, checkpoint: Checkpoint) -> None:
         save_file({k: v.contiguous().cpu() for k, v in checkpoint.average.items()}, temporary / AVERAGE)
         torch.save(checkpoint.training, temporary / TRAINING)
         seal(temporary, checkpoint.meta, checkpoint.config)
-        if target.exists():  # of an earlier try at this step
-            shutil.rmtree(target)
+        replaced = target.parent / f".replaced-{target.name}"
+        shutil.rmtree(replaced, ignore_errors=True)
+        if target.exists():  # of an earlier try at this step, or from before its validation
+            target.replace(replaced)
         temporary.replace(target)
         _flush(target.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
     except CheckpointError:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -195,16 +201,23 @@ def read_average(folder: Path) -> dict[str, Tensor]:
 def export(source: Path, target: Path, shard_bytes: int) -> list[Path]:
     """Write the averaged model of `source` as bfloat16 safetensors in shards of at most `shard_bytes`.
 
-    Raises CheckpointError if `target` exists, or if the source is damaged.
+    Raises CheckpointError if `target` exists, if the source is damaged, or if nothing can be written.
     """
-    if target.exists() and any(target.iterdir()):
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise CheckpointError(f"{target}: exists already; choose another export.output_dir")
     meta, average = read_meta(source), read_average(source)
-    target.mkdir(parents=True, exist_ok=True)
     halved = {name: tensor.bfloat16() if tensor.is_floating_point() else tensor for name, tensor in average.items()}
-    save_torch_state_dict(halved, target, max_shard_size=shard_bytes)
     kept: dict[str, Any] = {key: meta[key] for key in ("step", "classes", "images") if key in meta}
-    seal(target, kept, (source / CONFIG).read_text())
+    temporary = target.parent / f".writing-{target.name}"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        save_torch_state_dict(halved, temporary, max_shard_size=shard_bytes)
+        seal(temporary, kept, (source / CONFIG).read_text())
+        temporary.replace(target)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(f"{target}: could not be written ({error})") from error
     return sorted(target.glob(f"{SHARDS}*.safetensors"))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from foodgen.core import distributed
-from foodgen.core.errors import ConfigError, DataError
+from foodgen.core.errors import ConfigError, DataError, UserError
 from foodgen.core.randomness import Noise
 from foodgen.core.types import Codec, Images, Metric, Sampler
 
@@ -22,14 +22,30 @@ def balanced_labels(count: int, classes: Sequence[int]) -> list[int]:
     return sorted(classes[number % len(classes)] for number in range(count))
 
 
-def check_shares(labels: Sequence[int], reference: Images) -> None:
-    """Raise ConfigError, naming a class, unless both sets have the same shares of classes."""
+def matching_labels(count: int, reference: Images) -> list[int]:
+    """`count` labels in ascending order, in the shares of the reference as nearly as can be."""
+    real = Counter(reference.labels)
+    exact = {label: count * real[label] / len(reference) for label in range(len(reference.classes))}
+    counts = {label: int(share) for label, share in exact.items()}
+    for label in sorted(exact, key=lambda label: counts[label] - exact[label])[: count - sum(counts.values())]:
+        counts[label] += 1
+    return [label for label in sorted(counts) for _ in range(counts[label])]
+
+
+def check_shares(labels: Sequence[int], reference: Images, key: str) -> None:
+    """Raise ConfigError, naming a class, unless both sets have the same shares of classes.
+
+    key  that sets the count, for the message
+    """
     drawn, real = Counter(labels), Counter(reference.labels)
+    fitting = len(reference) // math.gcd(*real.values())
+    nearest = max(1, round(len(labels) / fitting)) * fitting
     for label, name in enumerate(reference.classes):
         if drawn[label] * len(reference) != real[label] * len(labels):
             raise ConfigError(
-                f"class {name}: {drawn[label]} of {len(labels)} images would be generated, but {real[label]} of "
-                f"{len(reference)} are real: no fair FID. Change the count, or score nothing (metrics=[])"
+                f"{key}: class {name} would have {drawn[label]} of {len(labels)} generated images, but has "
+                f"{real[label]} of {len(reference)} real ones: no fair score. {key}={nearest} of all classes fits; "
+                f"so does scoring by no metric"
             )
 
 
@@ -63,8 +79,11 @@ class Drawer:
             indices = mine[start : start + self.batch_size]
             noise = Noise(seed, indices, model.noise_shape, self.device)  # type: ignore[arg-type]
             wanted = torch.tensor([labels[index] for index in indices], device=self.device)
-            with self.autocast():
-                parts.append(self.codec.decode(self.sampler(model, noise, wanted)).cpu())
+            try:
+                with self.autocast():
+                    parts.append(self.codec.decode(self.sampler(model, noise, wanted)).cpu())
+            except torch.OutOfMemoryError as error:
+                raise UserError(f"drawing: the device's memory is full; lower data.val_batch_size ({error})") from None
         return interleave(distributed.gather(torch.cat(parts) if parts else torch.empty(0, dtype=torch.uint8)))
 
 
@@ -89,9 +108,8 @@ class Scorer:
         self.extract, self.reference, self.real = extract, reference, real
         self.metrics, self.batch_size = metrics, batch_size
 
-    def __call__(self, images: Tensor, labels: Sequence[int]) -> dict[str, float]:
+    def __call__(self, images: Tensor) -> dict[str, float]:
         """Every metric's value; on processes other than the first, nothing. images: uint8 (n, 3, size, size)."""
-        check_shares(labels, self.reference)
         mine = images[distributed.rank() :: distributed.world_size()]
         starts = range(0, len(mine), self.batch_size)
         parts = [

@@ -54,9 +54,10 @@ class Inference:
         images = self.drawer(self.model, self.labels, self.seed)
         minutes = (time.monotonic() - began) / 60
         if distributed.is_main():
+            shutil.rmtree(self.folder / IMAGES, ignore_errors=True)  # allowed by _claim
             save_images(images, self.labels, self.classes, self.folder / IMAGES)
             self.paint(images, self.labels, self.folder / GRID)
-        scores = self.scorer(images, self.labels) if self.scorer else {}
+        scores = self.scorer(images) if self.scorer else {}
         found = {**scores, "generated_count": len(images), **self.facts, "drawing_minutes": round(minutes, 3)}
         if distributed.is_main():
             replace_text(self.folder / METRICS, json.dumps(found, indent=1) + "\n")
@@ -79,7 +80,6 @@ class Inference:
                 raise ConfigError(
                     f"{images} was not made by inference.py and stays; choose another inference.output_dir"
                 )
-            shutil.rmtree(images)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             replace_text(self.folder / CONFIG, self.config)

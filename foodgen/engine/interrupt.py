@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from foodgen.core import distributed
+
 
 class Interrupted(Exception):
     """Raised amid work that may be dropped, so that it need not be waited for."""
@@ -36,10 +38,10 @@ class Interrupt:
 
     @contextmanager
     def drop(self) -> Iterator[None]:
-        """Work during which a signal raises Interrupted at once."""
-        self.droppable = True
+        """Work during which a signal raises Interrupted at once, unless other processes would wait in vain."""
+        self.droppable = distributed.world_size() == 1
         try:
-            if self.signal:
+            if self.signal and self.droppable:
                 raise Interrupted
             yield
         finally:

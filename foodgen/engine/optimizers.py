@@ -33,8 +33,12 @@ class Optimizer:
         return [part.state_dict() for part in self.parts]
 
     def load_state_dict(self, states: Sequence[dict[str, Any]]) -> None:
+        """Take up the moments of an earlier run; rates, betas and the like stay the configuration's."""
         for part, state in zip(self.parts, states, strict=True):
+            own = [{key: value for key, value in group.items() if key != "params"} for group in part.param_groups]
             part.load_state_dict(state)
+            for group, values in zip(part.param_groups, own, strict=True):
+                group.update(values)
 
 
 @optimizers.add_to_registry(name="adamw")

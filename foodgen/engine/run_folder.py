@@ -29,20 +29,21 @@ def locked(config: Config) -> Iterator[None]:
     if distributed.start_rank() > 0:
         yield
         return
+    lock = FileLock(folder / "run.lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = folder / "run.lock"
-        try:
-            with FileLock(lock, timeout=0):
-                yield
-        finally:
-            if list(folder.iterdir()) == [lock]:  # a mistake ended the run before it began: leave nothing
-                lock.unlink()
-                folder.rmdir()
+        lock.acquire(timeout=0)
     except Timeout:
         raise ConfigError(f"{folder}: another process trains here; wait for it or choose another exp.run") from None
     except OSError as error:
         raise ConfigError(f"exp.exp_dir: {folder} cannot be written ({error})") from None
+    try:
+        yield
+    finally:
+        lock.release()
+        if [path.name for path in folder.iterdir()] == ["run.lock"]:  # a mistake ended the run before it began
+            (folder / "run.lock").unlink()
+            folder.rmdir()
 
 
 def checkpoint_to_resume(config: Config) -> Path | None:
@@ -55,6 +56,7 @@ def checkpoint_to_resume(config: Config) -> Path | None:
                 f"{folder} holds a run already: add train.checkpoint_path=latest to resume it, or another exp.run"
             )
         return None
+    checkpoints.remove_partial()
     newest = checkpoints.newest()
     found = newest if asked == "latest" else Path(asked)
     if found is None:
@@ -62,6 +64,8 @@ def checkpoint_to_resume(config: Config) -> Path | None:
         return None
     if "run_id" not in read_meta(found):
         raise ConfigError(f"train.checkpoint_path: {found} holds weights alone; give it as train.initial_weights")
+    if newest is None and (folder / "metrics.jsonl").exists():
+        raise ConfigError(f"{folder} holds a run already: give another exp.run to branch off {found}")
     if newest is not None and found.resolve() != newest.resolve():
         raise ConfigError(
             f"train.checkpoint_path: {folder} has gone on to {newest.name}; give another exp.run to branch off {found}"

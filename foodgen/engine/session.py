@@ -13,7 +13,7 @@ from foodgen.core import distributed
 from foodgen.core.errors import CheckpointError
 from foodgen.core.settings import Train
 from foodgen.engine.checkpoint import Checkpoint, Checkpoints, read
-from foodgen.engine.evaluator import Drawer, Scorer, balanced_labels
+from foodgen.engine.evaluator import Drawer, Scorer, balanced_labels, check_shares, matching_labels
 from foodgen.engine.interrupt import Interrupt, Interrupted
 from foodgen.engine.tracker import Tracker
 from foodgen.engine.trainer import Trainer
@@ -33,6 +33,8 @@ class Session:
     run_id      W&B's, kept in checkpoints
     drawer      draws validation images; scorer scores them, where there is one
     paint       (images, labels, path) to a grid's file
+
+    Raises ConfigError if as many images as `val_count` cannot have the reference's shares of classes.
     """
 
     def __init__(
@@ -53,6 +55,9 @@ class Session:
         self.settings, self.batch_size, self.classes = settings, batch_size, classes
         self.folder, self.config, self.run_id, self.seed = folder, config, run_id, seed
         self.trainer, self.tracker, self.drawer, self.scorer, self.paint = trainer, tracker, drawer, scorer, paint
+        self.val_labels = matching_labels(settings.val_count, scorer.reference) if scorer else []
+        if scorer:
+            check_shares(self.val_labels, scorer.reference, "train.val_count")
         self.checkpoints = Checkpoints(folder / "checkpoints", settings.keep_checkpoints)
         self.best: float | None = None
         self.validated = self.saved = 0
@@ -126,14 +131,17 @@ class Session:
         return over or bool(self.interrupt.signal)
 
     def _validate_and_save(self) -> None:
-        better = False
+        """Save first, since drawing takes long and may fail; then again with what validation found."""
+        final = self.trainer.done == self.settings.steps
+        self._save(final=final)
         try:
             with self.interrupt.drop():
                 better = self._validate()
-            self.validated = self.trainer.done
         except Interrupted:
             self.tracker.say("validation was cut off; it is made up for when training resumes")
-        self._save(best=better, final=bool(self.interrupt.signal) or self.trainer.done == self.settings.steps)
+            return
+        self.validated, self.saved = self.trainer.done, 0
+        self._save(best=better, final=final)
         self.tracker.pause()
 
     def _validate(self) -> bool:
@@ -143,13 +151,11 @@ class Session:
         grid = balanced_labels(self.settings.grid_count, everyone)
         images = self.drawer(model, grid, self.seed)
         if distributed.is_main():
-            path = self.folder / "grids" / f"step-{step:08d}.png"
-            self.paint(images, grid, path)
-            self.tracker.picture(step, "grid", path)
+            self._paint(images, grid, self.folder / "grids" / f"step-{step:08d}.png")
         if self.scorer is None:
             return False
-        labels = balanced_labels(self.settings.val_count, everyone)
-        scores = distributed.gather(self.scorer(self.drawer(model, labels, self.seed), labels))[0]
+        labels = self.val_labels
+        scores = distributed.gather(self.scorer(self.drawer(model, labels, self.seed)))[0]
         row = {f"val/{name}": value for name, value in scores.items()}
         self.tracker.write({"step": step, "images": step * self.batch_size, "val/count": len(labels), **row})
         self.tracker.say(f"step {step}: " + ", ".join(f"{name} {value:.2f}" for name, value in row.items()))
@@ -159,9 +165,17 @@ class Session:
         self.best = value if better else self.best
         return better
 
+    def _paint(self, images: Tensor, labels: Sequence[int], path: Path) -> None:
+        try:
+            self.paint(images, labels, path)
+        except OSError as error:
+            log.warning("%s could not be written (%s); training goes on", path, error)
+            return
+        self.tracker.picture(self.trainer.done, "grid", path)
+
     def _save(self, best: bool = False, final: bool = False) -> None:
         """Save on the first process. A periodic save may fail, a few times; a final one raises CheckpointError."""
-        if self.saved == self.trainer.done and not best:
+        if self.saved == self.trainer.done:
             return
         if distributed.is_main():
             if not self.tracker.is_finite():

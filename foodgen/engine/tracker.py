@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from foodgen.core import distributed
 from foodgen.core.errors import UserError
+from foodgen.engine.checkpoint import replace_text
 
 log = logging.getLogger("foodgen")
 
@@ -52,7 +53,7 @@ class Tracker:
         self.bar.update(step)
         if self.folder and (path := self.folder / "metrics.jsonl").is_file():
             kept = [json.dumps(row) + "\n" for row in read_rows(path) if row["step"] <= step]
-            path.write_text("".join(kept))
+            replace_text(path, "".join(kept))
 
     def state(self) -> dict[str, Any]:
         """What `resume` wants."""

@@ -41,7 +41,7 @@ class UNet(nn.Module):
     dropout         in the residual blocks
     patch           pixels a side that are folded into channels before the first level; 1 in the paper
 
-    Raises ValueError if the sizes do not halve evenly.
+    Raises ValueError if the sizes do not halve evenly, or for numbers that make no network.
     """
 
     def __init__(
@@ -58,6 +58,11 @@ class UNet(nn.Module):
         patch: int = 1,
     ) -> None:
         super().__init__()
+        if width < 2 or width % 2 or blocks < 1 or heads < 1 or min(multipliers, default=0) < 1:
+            raise ValueError(
+                f"width: {width} is even, blocks: {blocks}, heads: {heads} and multipliers: {list(multipliers)} are at "
+                f"least 1 in a network"
+            )
         halvings = len(multipliers) - 1
         if patch < 1 or image_size % (patch * 2**halvings):
             raise ValueError(

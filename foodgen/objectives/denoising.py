@@ -20,6 +20,10 @@ class Denoising(Objective):
         super().__init__()
         if not 0 <= label_drop <= 1:
             raise ValueError(f"label_drop: {label_drop} is not a share between 0 and 1")
+        if not hasattr(model, "regression"):
+            raise ValueError(
+                f"model: a denoiser is wanted, with a network and a process; {type(model).__name__} is none"
+            )
         self.model, self.label_drop = model, label_drop
 
     def turns(self, step: int) -> list[Turn]:

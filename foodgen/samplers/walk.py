@@ -50,6 +50,10 @@ class Walker(ABC):
             x = self.step(walk, x, times[number], times[number + 1], last)
         return x
 
+    def check(self, model: nn.Module) -> None:
+        """Raise ValueError if the model's process has no grid of so many steps."""
+        model.process.grid(self.steps)  # type: ignore[operator, union-attr]
+
     def look(self, model: nn.Module, x: Tensor, t: Tensor, labels: Tensor | None) -> Prediction:
         """The guided view of x_t, its image within the bounds."""
         guess = self.guidance(model, x, t, labels)

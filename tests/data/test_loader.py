@@ -10,7 +10,7 @@ import torch
 
 from foodgen.core import distributed
 from foodgen.core.errors import DataError
-from foodgen.core.randomness import Noise, normal_like, seed_of
+from foodgen.core.randomness import Noise, normal_like, seed_of, seed_step
 from foodgen.data.folder import Folder
 from foodgen.data.loader import Loader, Order
 
@@ -59,16 +59,22 @@ def test_the_loader_leaves_the_global_generator_alone(dishes):
 
 
 def test_ranks_share_the_batch_and_the_noise(monkeypatch):
-    whole = [Order(50, 12, seed=1).of_step(5).tolist(), torch.manual_seed(2) and normal_like(torch.empty(12, 3))]
+    whole = [Order(50, 12, seed=1).of_step(5).tolist(), noise_of_step(12)]
     monkeypatch.setattr(distributed, "world_size", lambda: 3)
-    parts, noises = [], []
+    parts, noises, masks = [], [], []
     for rank in range(3):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         parts += Order(50, 12, seed=1).of_step(5).tolist()
-        torch.manual_seed(2)
-        noises.append(normal_like(torch.empty(4, 3)))
+        noises.append(noise_of_step(4))
+        masks.append(torch.rand(3))
     assert parts == whole[0]
     assert torch.equal(torch.cat(noises), whole[1])
+    assert not torch.equal(masks[0], masks[1])  # dropout differs between the processes
+
+
+def noise_of_step(count):
+    seed_step(7, 3)
+    return normal_like(torch.empty(count, 3))
 
 
 def test_too_many_broken_images_end_the_loading(dishes, tmp_path):

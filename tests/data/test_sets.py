@@ -130,7 +130,7 @@ def test_a_pack_is_made_once_and_again_when_the_listing_changes(dish_copy, monke
     (dish_copy.with_name("train.packed") / "index.json").write_text("{")
     assert len(Packed(dish_copy, 16)) == 95
     assert len(made) == 3
-    assert sorted(path.name for path in dish_copy.parent.iterdir()) == ["train", "train.packed"]
+    assert sorted(path.name for path in dish_copy.parent.glob("[!.]*")) == ["train", "train.packed"]
 
 
 def test_dishes_are_drawn_once_below_their_root_only(tmp_path):
