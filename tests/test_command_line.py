@@ -31,6 +31,7 @@ def watched(self, number, *batch):
     if number == step and deed in ("term", "int"):
         os.kill(os.getpid(), signal.SIGTERM if deed == "term" else signal.SIGINT)
     if number == step and deed == "hang": print("hanging", flush=True); time.sleep(60)
+    if number == step and deed == "pause": print("pausing", flush=True); time.sleep(3)
     return measured
 def slow(self, *arguments):
     if deed == "slow drawing": print("drawing", flush=True); time.sleep(60)
@@ -91,6 +92,17 @@ def test_a_signal_during_validation_ends_quickly_and_the_validation_is_made_up_f
     script("train.py", *options, check=True)
     assert sorted(path.name for path in (run / "grids").iterdir()) == ["step-00000006.png", "step-00000012.png"]
     assert digest(run) == whole
+
+
+@pytest.mark.long
+def test_a_signal_to_the_whole_group_still_saves(tiny, tmp_path):
+    """As torchrun, timeout and batch systems send it: to the workers that read images, too."""
+    child = drive(8, "pause", *tiny, "data.workers=2", start_new_session=True)
+    assert child.stdout.readline() == "pausing\n"
+    os.killpg(child.pid, signal.SIGTERM)
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode == 143, errors
+    assert Checkpoints(tmp_path / "runs" / "tiny" / "checkpoints", 2).newest().name == "step-00000008"
 
 
 @pytest.mark.long

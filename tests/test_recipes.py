@@ -11,7 +11,8 @@ import export
 import inference
 import train
 from foodgen.core.errors import CheckpointError, ConfigError, DataError, UserError
-from foodgen.engine.checkpoint import Checkpoints, read_average
+from foodgen.engine.checkpoint import Checkpoints, read_average, read_meta
+from foodgen.engine.evaluator import check_shares, matching_labels
 from foodgen.engine.session import Session
 from foodgen.engine.tracker import read_rows
 from foodgen.engine.trainer import Trainer
@@ -147,6 +148,77 @@ def test_an_older_checkpoint_branches_into_another_run_only(tiny, tmp_path):
         train.main([*tiny, f"train.checkpoint_path={older}"])
     assert train.main([*tiny, f"train.checkpoint_path={older}", "exp.run=branch"]) == 0
     assert digest(last(tmp_path, "branch")) == digest(last(tmp_path))
+
+
+def test_an_absolute_path_goes_on_with_the_same_run(tiny, tmp_path, monkeypatch):
+    train.main([*tiny, "train.steps=5"])
+    monkeypatch.chdir(tmp_path)
+    newest = read_meta(last(tmp_path))
+    train.main([*tiny, "exp.exp_dir=runs", f"train.checkpoint_path={last(tmp_path).resolve()}"])
+    assert read_meta(last(tmp_path))["run_id"] == newest["run_id"]
+    assert read_meta(last(tmp_path))["step"] == 12
+
+
+def test_latest_after_a_death_before_the_first_checkpoint_starts_clean(tiny, tmp_path):
+    run_of(tmp_path).mkdir(parents=True)
+    (run_of(tmp_path) / "metrics.jsonl").write_text('{"step": 2}\n{"step": 4}\n')
+    train.main([*tiny, "train.checkpoint_path=latest"])
+    assert [row["step"] for row in read_rows(run_of(tmp_path) / "metrics.jsonl")] == [2, 4, 6, 8, 10, 12]
+
+
+def test_a_checkpoint_that_does_not_fit_leaves_the_record_alone(tiny, tmp_path):
+    train.main(tiny)
+    before = (run_of(tmp_path) / "config.yaml").read_text()
+    with pytest.raises(CheckpointError):
+        train.main([*tiny, "train.checkpoint_path=latest", "objective.model.network.width=16"])
+    assert (run_of(tmp_path) / "config.yaml").read_text() == before
+
+
+def test_a_resumed_optimizer_follows_the_configuration(tiny, tmp_path, monkeypatch):
+    train.main([*tiny, "train.steps=5"])
+    decays = []
+    original = Trainer.step
+
+    def watch(self, *rest):
+        decays.append(self.optimizers["model"].parts[0].param_groups[0]["weight_decay"])
+        return original(self, *rest)
+
+    monkeypatch.setattr(Trainer, "step", watch)
+    train.main([*tiny, "train.checkpoint_path=latest", "optimizers.model.weight_decay=0.25"])
+    assert set(decays) == {0.25}
+
+
+def test_a_failing_validation_loses_no_step(tiny, tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("foodgen.samplers.walk.Walker.__call__", full)
+    with pytest.raises(UserError, match=r"data\.val_batch_size"):
+        train.main([*tiny, "train.val_step=7"])
+    assert last(tmp_path).name == "step-00000007"
+
+
+def test_a_count_without_fair_shares_is_refused_before_training(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("foodgen.recipe.InceptionFeatures", lambda device: None)
+    with pytest.raises(ConfigError, match=r"train\.val_count: class cookies would have 3 of 20.*train\.val_count=16"):
+        train.main([*tiny, "train.val_metrics=[fid]", "train.val_count=20"])
+    assert not run_of(tmp_path).exists()
+
+
+def test_labels_match_a_reference_with_unequal_classes():
+    class Reference:
+        classes, labels = ["a", "b", "c"], [0] * 4 + [1] * 2 + [2] * 6
+
+        def __len__(self):
+            return 12
+
+    reference = Reference()
+    assert matching_labels(12, reference) == reference.labels
+    assert matching_labels(6, reference) == [0, 0, 1, 2, 2, 2]
+    assert len(matching_labels(7, reference)) == 7
+    check_shares(matching_labels(6, reference), reference, "count")
+    with pytest.raises(ConfigError, match="count=6 "):
+        check_shares(matching_labels(7, reference), reference, "count")
 
 
 def test_a_damaged_checkpoint_is_passed_over(tiny, tmp_path, caplog):
