@@ -16,6 +16,7 @@ from foodgen.engine.evaluator import check_shares, matching_labels
 from foodgen.engine.session import Session
 from foodgen.engine.tracker import read_rows
 from foodgen.engine.trainer import Trainer
+from foodgen.metrics.fid import FID
 from foodgen.models.ddpm import UNet
 
 PROCESSES = ["edm", "flow", "ddpm"]
@@ -125,6 +126,50 @@ def test_validation_leaves_training_alone_and_is_logged(tiny, tmp_path, monkeypa
         "step-00000010.png",
         "step-00000012.png",
     ]
+
+
+class Colours:
+    """A quick stand-in for Inception: mean colours of the quarters of an image."""
+
+    def __init__(self, device):
+        self.identity = "colours"
+
+    def __call__(self, images):
+        return torch.nn.functional.adaptive_avg_pool2d(images.float(), 2).flatten(1)
+
+
+def test_validation_scores_and_keeps_the_best(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("foodgen.recipe.InceptionFeatures", Colours)
+    scored = [*tiny, "train.val_step=2", "train.val_count=16", "train.val_metrics=[fid]", "train.keep_checkpoints=2"]
+    values = iter([9, 3, 5, 4, 8, 7])
+    monkeypatch.setattr(FID, "__call__", lambda self, generated, real: next(values))
+    train.main(scored)
+    rows = [row for row in read_rows(run_of(tmp_path) / "metrics.jsonl") if "val/fid" in row]
+    assert [(row["step"], row["val/fid"], row["val/count"]) for row in rows] == [
+        (2, 9, 16),
+        (4, 3, 16),
+        (6, 5, 16),
+        (8, 4, 16),
+        (10, 8, 16),
+        (12, 7, 16),
+    ]
+    checkpoints = Checkpoints(run_of(tmp_path) / "checkpoints", 2)
+    assert checkpoints.best().name == "step-00000004"
+    assert [path.name[-2:] for path in checkpoints.steps()] == ["04", "10", "12"]
+    assert read_meta(last(tmp_path))["best"] == 3
+    assert read_meta(last(tmp_path))["validated"] == 12
+
+
+def test_scores_are_those_of_the_pictures_on_disk(tiny, tmp_path, monkeypatch, dishes):
+    monkeypatch.setattr("foodgen.recipe.InceptionFeatures", Colours)
+    train.main([*tiny, "train.steps=60", "optimizers.model.lr=0.003"])
+    inference.main([*tiny, "train.checkpoint_path=latest", "inference.metrics=[fid]"])
+    found = json.loads((run_of(tmp_path) / "metrics.json").read_text())
+    drawn = torch.stack([_pixels(path) for path in sorted((run_of(tmp_path) / "images").glob("*/*.png"))])
+    real = torch.stack([_pixels(path) for path in sorted((dishes / "test").glob("*/*.jpg"))])
+    expected = FID()(Colours(None)(drawn), Colours(None)(real))
+    assert found["fid"] == pytest.approx(expected, rel=1e-5)
+    assert len(list((run_of(tmp_path) / "images" / "soup").iterdir())) == 4
 
 
 def test_an_existing_run_is_never_overwritten(tiny, tmp_path):
