@@ -110,7 +110,8 @@ def make_scorer(config: Config, names: Sequence[str], reference: Any, device: to
     if not names:
         return None
     chosen = [metrics[name]() for name in names]
-    extract = InceptionFeatures(device)
+    weights = config.data.inception_weights
+    extract = InceptionFeatures(device, Path(weights) if weights else None)
     folder = Path(config.data.input_val_dir)
     cache = folder.with_name(folder.name + ".features")
     real = partial(features_of, extract, reference, config.data.val_batch_size, cache)

@@ -131,7 +131,7 @@ def test_validation_leaves_training_alone_and_is_logged(tiny, tmp_path, monkeypa
 class Colours:
     """A quick stand-in for Inception: mean colours of the quarters of an image."""
 
-    def __init__(self, device):
+    def __init__(self, device, weights=None):
         self.identity = "colours"
 
     def __call__(self, images):
@@ -244,7 +244,7 @@ def test_a_failing_validation_loses_no_step(tiny, tmp_path, monkeypatch):
 
 
 def test_a_count_without_fair_shares_is_refused_before_training(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("foodgen.recipe.InceptionFeatures", lambda device: None)
+    monkeypatch.setattr("foodgen.recipe.InceptionFeatures", Colours)
     with pytest.raises(ConfigError, match=r"train\.val_count: class cookies would have 3 of 20.*train\.val_count=16"):
         train.main([*tiny, "train.val_metrics=[fid]", "train.val_count=20"])
     assert not run_of(tmp_path).exists()

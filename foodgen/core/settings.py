@@ -40,6 +40,7 @@ class Data:
     train_batch_size: Positive = 256  # of one step, over all processes
     val_batch_size: Positive = 128  # images drawn or scored at a time, by each process
     workers: Count = 0
+    inception_weights: str | None = None  # a file of pytorch-fid's; found or downloaded if not given
     keep_on_device: bool = False  # the whole training set as uint8 in the device's memory
 
 

@@ -61,13 +61,14 @@ def load_network(weights: Path | None = None) -> nn.Module:
 
 def find_weights(weights: Path | None) -> dict[str, Tensor] | None:
     """A state of pytorch-fid's or of the package's network, or None where only the download is left."""
-    if weights is not None:
-        if not weights.is_file():
-            raise UserError(f"Inception weights: {weights} is not a file")
-        return torch.load(weights, map_location="cpu", weights_only=True)
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / HUB_FILE
-    if cached.is_file():
-        return torch.load(cached, map_location="cpu", weights_only=True)
+    file = weights or Path(torch.hub.get_dir()) / "checkpoints" / HUB_FILE
+    if weights is not None and not file.is_file():
+        raise UserError(f"data.inception_weights: {file} is not a file")
+    if file.is_file():
+        try:
+            return dict(torch.load(file, map_location="cpu", weights_only=True))
+        except Exception as error:
+            raise UserError(f"Inception weights: {file} cannot be read ({str(error).splitlines()[:1]})") from None
     package = importlib.util.find_spec(PACKAGE)
     if package is None or package.origin is None:
         return None

@@ -119,3 +119,6 @@ def test_missing_weights_name_the_package(monkeypatch, tmp_path):
         inception.load_network()
     with pytest.raises(UserError, match="nowhere"):
         inception.load_network(tmp_path / "nowhere.pth")
+    (tmp_path / "broken.pth").write_bytes(b"no weights")
+    with pytest.raises(UserError, match=r"broken\.pth cannot be read"):
+        inception.load_network(tmp_path / "broken.pth")
