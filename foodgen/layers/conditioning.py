@@ -39,7 +39,6 @@ class LabelEmbedding(nn.Module):
         super().__init__()
         self.classes = classes
         self.table = nn.Embedding(classes + 1, width)
-        nn.init.normal_(self.table.weight, std=width**-0.5)
 
     def forward(self, labels: Tensor | None, batch: int) -> Tensor:
         """labels: class numbers, (batch,), or None for the null label throughout."""
