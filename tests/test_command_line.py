@@ -30,6 +30,7 @@ def watched(self, number, *batch):
     if number == step and deed == "kill": os.kill(os.getpid(), signal.SIGKILL)
     if number == step and deed in ("term", "int"):
         os.kill(os.getpid(), signal.SIGTERM if deed == "term" else signal.SIGINT)
+    if number == step and deed == "crash": raise RuntimeError("a bug")
     if number == step and deed == "hang": print("hanging", flush=True); time.sleep(60)
     if number == step and deed == "pause": print("pausing", flush=True); time.sleep(3)
     return measured
@@ -103,6 +104,14 @@ def test_a_signal_to_the_whole_group_still_saves(tiny, tmp_path):
     _, errors = child.communicate(timeout=60)
     assert child.returncode == 143, errors
     assert Checkpoints(tmp_path / "runs" / "tiny" / "checkpoints", 2).newest().name == "step-00000008"
+
+
+@pytest.mark.long
+def test_a_crash_leaves_no_process_waiting(tiny):
+    child = drive(8, "crash", *tiny, "data.workers=2")
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode == 1
+    assert "RuntimeError: a bug" in errors
 
 
 @pytest.mark.long

@@ -1,7 +1,7 @@
 """Endless shuffled batches, of which any step's can be had without the ones before."""
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,7 +70,7 @@ class Loader:
         self.device, self.workers = device, workers
         self.resident = _move_all(images, device) if keep_on_device else None
 
-    def batches(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, start: int) -> Generator[tuple[Tensor, Tensor], None, None]:
         """The batches of the steps `start`, `start` + 1, ..."""
         order = Order(len(self.images), self.batch_size, self.seed, start)
         if self.resident is not None:

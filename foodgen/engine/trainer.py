@@ -1,7 +1,7 @@
 """The training loop, the only one: it knows neither GANs nor diffusion, only whose turn it is."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any
 
 import torch
@@ -43,7 +43,7 @@ class Trainer:
     def __init__(
         self,
         objective: Objective,
-        batches: Callable[[int], Iterator[tuple[Tensor, Tensor]]],
+        batches: Callable[[int], Generator[tuple[Tensor, Tensor], None, None]],
         encode: Callable[[Tensor], Tensor],
         optimizers: Mapping[str, Any],
         schedule: Callable[[int], float],
@@ -70,16 +70,16 @@ class Trainer:
 
     def train(self, until: int, after: Callable[[dict[str, Tensor]], bool]) -> None:
         """Steps `done` + 1, ..., `until`; `after` each, with what it measured, may ask for an end."""
-        source = self.batches(self.done)
-        while self.done < until:
-            try:
-                measured = self.step(self.done + 1, *next(source))
-            except torch.OutOfMemoryError as error:
-                hint = "lower data.train_batch_size, or raise train.accumulate"
-                raise UserError(f"step {self.done + 1}: the device's memory is full; {hint} ({error})") from None
-            self.done += 1
-            if after(measured):
-                return
+        with closing(self.batches(self.done)) as source:  # whatever happens, processes that read ahead end
+            while self.done < until:
+                try:
+                    measured = self.step(self.done + 1, *next(source))
+                except torch.OutOfMemoryError as error:
+                    hint = "lower data.train_batch_size, or raise train.accumulate"
+                    raise UserError(f"step {self.done + 1}: the device's memory is full; {hint} ({error})") from None
+                self.done += 1
+                if after(measured):
+                    return
 
     def step(self, step: int, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """One training step on uint8 images, (batch, 3, size, size), and labels, (batch,)."""
