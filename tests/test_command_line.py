@@ -168,7 +168,7 @@ def test_a_disk_that_fills_up(tiny, tmp_path):
     assert not list((tmp_path / "runs" / "tiny" / "checkpoints").iterdir())
 
 
-def test_a_mistake_is_one_line_and_status_2(script, tiny):
+def test_a_mistake_is_one_line_and_status_2(script, tiny, tmp_path):
     for name, argument, message in (
         ("train.py", "train.stepz=3", "train.stepz: unknown key; did you mean 'steps'?"),
         ("inference.py", "inference.coutn=3", "inference.coutn: unknown key; did you mean 'count'?"),
@@ -178,7 +178,7 @@ def test_a_mistake_is_one_line_and_status_2(script, tiny):
         assert done.returncode == 2
         assert done.stderr.startswith(f"error: {message}")
         assert len(done.stderr.splitlines()) == 1
-    done = script("prepare_data.py", "exp.config_path=configs/prepare.yaml", "source=nowhere", "target=/tmp/x")
+    done = script("prepare_data.py", "exp.config_path=configs/prepare.yaml", "source=nowhere", f"target={tmp_path}")
     assert (done.returncode, done.stderr) == (2, "error: source: nowhere is neither a folder nor a zip\n")
 
 

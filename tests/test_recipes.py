@@ -1,40 +1,20 @@
-"""Every recipe trains, resumes to the bit, samples and exports, through the scripts' own main functions."""
-
-import hashlib
-import json
+"""Every recipe trains and resumes to the bit, and no mistake or damage costs a run."""
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
-import export
 import inference
 import train
 from foodgen.core.errors import CheckpointError, ConfigError, DataError, UserError
 from foodgen.engine.checkpoint import Checkpoints, read_average, read_meta
-from foodgen.engine.evaluator import check_shares, matching_labels
 from foodgen.engine.session import Session
 from foodgen.engine.tracker import read_rows
 from foodgen.engine.trainer import Trainer
 from foodgen.metrics.fid import FID
 from foodgen.models.ddpm import UNet
+from tests.runs import Colours, digest, last, run_of
 
 PROCESSES = ["edm", "flow", "ddpm"]
-
-
-def digest(folder):
-    """Hashes of a checkpoint's weights and averages."""
-    return [
-        hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("weights.safetensors", "ema.safetensors")
-    ]
-
-
-def run_of(tmp_path, name="tiny"):
-    return tmp_path / "runs" / name
-
-
-def last(tmp_path, name="tiny"):
-    return Checkpoints(run_of(tmp_path, name) / "checkpoints", 2).newest()
 
 
 def stop_at(step, monkeypatch):
@@ -128,16 +108,6 @@ def test_validation_leaves_training_alone_and_is_logged(tiny, tmp_path, monkeypa
     ]
 
 
-class Colours:
-    """A quick stand-in for Inception: mean colours of the quarters of an image."""
-
-    def __init__(self, device, weights=None):
-        self.identity = "colours"
-
-    def __call__(self, images):
-        return torch.nn.functional.adaptive_avg_pool2d(images.float(), 2).flatten(1)
-
-
 def test_validation_scores_and_keeps_the_best(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("foodgen.recipe.InceptionFeatures", Colours)
     scored = [*tiny, "train.val_step=2", "train.val_count=16", "train.val_metrics=[fid]", "train.keep_checkpoints=2"]
@@ -158,18 +128,6 @@ def test_validation_scores_and_keeps_the_best(tiny, tmp_path, monkeypatch):
     assert [path.name[-2:] for path in checkpoints.steps()] == ["04", "10", "12"]
     assert read_meta(last(tmp_path))["best"] == 3
     assert read_meta(last(tmp_path))["validated"] == 12
-
-
-def test_scores_are_those_of_the_pictures_on_disk(tiny, tmp_path, monkeypatch, dishes):
-    monkeypatch.setattr("foodgen.recipe.InceptionFeatures", Colours)
-    train.main([*tiny, "train.steps=60", "optimizers.model.lr=0.003"])
-    inference.main([*tiny, "train.checkpoint_path=latest", "inference.metrics=[fid]"])
-    found = json.loads((run_of(tmp_path) / "metrics.json").read_text())
-    drawn = torch.stack([_pixels(path) for path in sorted((run_of(tmp_path) / "images").glob("*/*.png"))])
-    real = torch.stack([_pixels(path) for path in sorted((dishes / "test").glob("*/*.jpg"))])
-    expected = FID()(Colours(None)(drawn), Colours(None)(real))
-    assert found["fid"] == pytest.approx(expected, rel=1e-5)
-    assert len(list((run_of(tmp_path) / "images" / "soup").iterdir())) == 4
 
 
 def test_an_existing_run_is_never_overwritten(tiny, tmp_path):
@@ -250,22 +208,6 @@ def test_a_count_without_fair_shares_is_refused_before_training(tiny, tmp_path, 
     assert not run_of(tmp_path).exists()
 
 
-def test_labels_match_a_reference_with_unequal_classes():
-    class Reference:
-        classes, labels = ["a", "b", "c"], [0] * 4 + [1] * 2 + [2] * 6
-
-        def __len__(self):
-            return 12
-
-    reference = Reference()
-    assert matching_labels(12, reference) == reference.labels
-    assert matching_labels(6, reference) == [0, 0, 1, 2, 2, 2]
-    assert len(matching_labels(7, reference)) == 7
-    check_shares(matching_labels(6, reference), reference, "count")
-    with pytest.raises(ConfigError, match="count=6 "):
-        check_shares(matching_labels(7, reference), reference, "count")
-
-
 def test_a_damaged_checkpoint_is_passed_over(tiny, tmp_path, caplog):
     train.main([*tiny, "exp.run=whole"])
     train.main(tiny)
@@ -314,92 +256,6 @@ def test_out_of_memory_names_the_keys(tiny, monkeypatch):
         train.main(tiny)
 
 
-def test_export_serves_as_a_checkpoint_and_as_a_start(tiny, tmp_path):
-    train.main(tiny)
-    export.main([*tiny, "train.checkpoint_path=latest", "export.shard_megabytes=0.02"])
-    folder = run_of(tmp_path) / "export"
-    shards = sorted(folder.glob("*.safetensors"))
-    assert len(shards) > 1
-    assert all(path.stat().st_size < 40_000 for path in shards)
-    assert {tensor.dtype for tensor in load_file(shards[0]).values()} == {torch.bfloat16}
-    average = read_average(last(tmp_path))
-    for name, tensor in read_average(folder).items():
-        torch.testing.assert_close(tensor, average[name], rtol=2**-8, atol=0)
-    inference.main([*tiny, f"train.checkpoint_path={folder}"])
-    assert train.main([*tiny, "exp.run=more", f"train.initial_weights={folder}", "train.steps=3"]) == 0
-    with pytest.raises(ConfigError, match=r"initial_weights"):
-        train.main([*tiny, "exp.run=wrong", f"train.checkpoint_path={folder}"])
-    with pytest.raises(CheckpointError, match="exists already"):
-        export.main([*tiny, "train.checkpoint_path=latest"])
-
-
-def test_a_checkpoint_alone_is_enough_to_sample(tiny, tmp_path):
-    train.main([*tiny, "objective.model.network.width=16", "objective.model.process.name=flow"])
-    inference.main([*tiny, "train.checkpoint_path=latest"])  # the file says width 8 and edm
-    assert json.loads((run_of(tmp_path) / "metrics.json").read_text())["generated_count"] == 32
-
-
-def test_the_batch_size_moves_no_grey_level_by_more_than_one(tiny, tmp_path):
-    train.main([*tiny, "train.steps=60", "optimizers.model.lr=0.003"])
-    pictures = []
-    for size in (16, 5):
-        out = tmp_path / f"drawn-{size}"
-        inference.main(
-            [
-                *[*tiny, "train.checkpoint_path=latest", "sampler.name=ancestral", "sampler.steps=20"],
-                *[f"data.val_batch_size={size}", f"inference.output_dir={out}"],
-            ]
-        )
-        files = sorted((out / "images").glob("*/*.png"))
-        pictures.append(torch.stack([_pixels(path) for path in files]))
-    assert (pictures[0].int() - pictures[1].int()).abs().max() <= 1
-    assert pictures[0].float().std() > 5
-
-
-def test_inference_keeps_images_unless_asked(tiny, tmp_path):
-    train.main(tiny)
-    drawn = [*tiny, "train.checkpoint_path=latest", "inference.count=5", "inference.classes=[soup,pizza]"]
-    inference.main(drawn)
-    images = run_of(tmp_path) / "images"
-    assert sorted(path.parent.name for path in images.glob("*/*.png")) == ["pizza"] * 2 + ["soup"] * 3
-    with pytest.raises(ConfigError, match=r"holds images already.*overwrite"):
-        inference.main(drawn)
-    (images / "soup" / "stale.png").write_text("")
-    inference.main([*drawn, "inference.overwrite=true", "inference.seed=1"])
-    assert not (images / "soup" / "stale.png").exists()
-    other = tmp_path / "mine"
-    (other / "images").mkdir(parents=True)
-    (other / "images" / "holiday.png").write_text("")
-    with pytest.raises(ConfigError, match="was not made by inference"):
-        inference.main([*drawn, "inference.overwrite=true", f"inference.output_dir={other}"])
-    assert (other / "images" / "holiday.png").exists()
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("inference.classes=[sup]", r"inference\.classes: no class is named 'sup'; did you mean 'soup'"),
-        ("train.checkpoint_path=nowhere", "there is no such checkpoint"),
-        ("inference.metrics=[fidd]", "no metric is named 'fidd'; did you mean 'fid'"),
-    ],
-)
-def test_inference_mistakes(override, message, tiny):
-    train.main(tiny)
-    with pytest.raises(UserError, match=message):
-        inference.main([*tiny, "train.checkpoint_path=latest", override])
-
-
-def test_unequal_shares_are_refused_before_drawing(tiny, monkeypatch):
-    train.main(tiny)
-    monkeypatch.setattr("foodgen.recipe.make_scorer", lambda *_: None)
-    monkeypatch.setattr("foodgen.engine.evaluator.Drawer.__call__", lambda *_: pytest.fail("drew"))
-    wrong = [*tiny, "train.checkpoint_path=latest", "inference.metrics=[fid]", "inference.count=33"]
-    with pytest.raises(
-        ConfigError, match=r"inference\.count: class cookies would have 5 of 33 .* 4 of 32 .*inference\.count=32"
-    ):
-        inference.main(wrong)
-
-
 @pytest.mark.parametrize(
     ("override", "error", "message"),
     [
@@ -422,11 +278,3 @@ def test_mistakes_leave_nothing_behind(override, error, message, tiny, tmp_path)
     with pytest.raises(error, match=message):
         train.main([*tiny, *override.split(" ", 1)] if "{" not in override else [*tiny, override])
     assert not run_of(tmp_path).exists()
-
-
-def _pixels(path):
-    from PIL import Image
-    from torchvision.transforms.functional import pil_to_tensor
-
-    with Image.open(path) as image:
-        return pil_to_tensor(image)

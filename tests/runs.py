@@ -1,0 +1,40 @@
+"""What tests ask of a run: its newest checkpoint, hashes, pictures; and a quick stand-in for Inception."""
+
+import hashlib
+
+import torch
+
+from foodgen.engine.checkpoint import Checkpoints
+
+
+def digest(folder):
+    """Hashes of a checkpoint's weights and averages."""
+    return [
+        hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("weights.safetensors", "ema.safetensors")
+    ]
+
+
+def run_of(tmp_path, name="tiny"):
+    return tmp_path / "runs" / name
+
+
+def last(tmp_path, name="tiny"):
+    return Checkpoints(run_of(tmp_path, name) / "checkpoints", 2).newest()
+
+
+class Colours:
+    """A quick stand-in for Inception: mean colours of the quarters of an image."""
+
+    def __init__(self, device, weights=None):
+        self.identity = "colours"
+
+    def __call__(self, images):
+        return torch.nn.functional.adaptive_avg_pool2d(images.float(), 2).flatten(1)
+
+
+def pixels(path):
+    from PIL import Image
+    from torchvision.transforms.functional import pil_to_tensor
+
+    with Image.open(path) as image:
+        return pil_to_tensor(image)

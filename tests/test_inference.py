@@ -1,0 +1,130 @@
+"""Drawing, scoring and exporting, through the scripts' own main functions."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import export
+import inference
+import train
+from foodgen.core.errors import CheckpointError, ConfigError, UserError
+from foodgen.engine.checkpoint import read_average
+from foodgen.engine.evaluator import check_shares, matching_labels
+from foodgen.metrics.fid import FID
+from tests.runs import Colours, last, pixels, run_of
+
+
+def test_scores_are_those_of_the_pictures_on_disk(tiny, tmp_path, monkeypatch, dishes):
+    monkeypatch.setattr("foodgen.recipe.InceptionFeatures", Colours)
+    train.main([*tiny, "train.steps=60", "optimizers.model.lr=0.003"])
+    inference.main([*tiny, "train.checkpoint_path=latest", "inference.metrics=[fid]"])
+    found = json.loads((run_of(tmp_path) / "metrics.json").read_text())
+    drawn = torch.stack([pixels(path) for path in sorted((run_of(tmp_path) / "images").glob("*/*.png"))])
+    real = torch.stack([pixels(path) for path in sorted((dishes / "test").glob("*/*.jpg"))])
+    expected = FID()(Colours(None)(drawn), Colours(None)(real))
+    assert found["fid"] == pytest.approx(expected, rel=1e-5)
+    assert len(list((run_of(tmp_path) / "images" / "soup").iterdir())) == 4
+
+
+def test_labels_match_a_reference_with_unequal_classes():
+    class Reference:
+        classes, labels = ["a", "b", "c"], [0] * 4 + [1] * 2 + [2] * 6
+
+        def __len__(self):
+            return 12
+
+    reference = Reference()
+    assert matching_labels(12, reference) == reference.labels
+    assert matching_labels(6, reference) == [0, 0, 1, 2, 2, 2]
+    assert len(matching_labels(7, reference)) == 7
+    check_shares(matching_labels(6, reference), reference, "count")
+    with pytest.raises(ConfigError, match="count=6 "):
+        check_shares(matching_labels(7, reference), reference, "count")
+
+
+def test_export_serves_as_a_checkpoint_and_as_a_start(tiny, tmp_path):
+    train.main(tiny)
+    export.main([*tiny, "train.checkpoint_path=latest", "export.shard_megabytes=0.02"])
+    folder = run_of(tmp_path) / "export"
+    shards = sorted(folder.glob("*.safetensors"))
+    assert len(shards) > 1
+    assert all(path.stat().st_size < 40_000 for path in shards)
+    assert {tensor.dtype for tensor in load_file(shards[0]).values()} == {torch.bfloat16}
+    average = read_average(last(tmp_path))
+    for name, tensor in read_average(folder).items():
+        torch.testing.assert_close(tensor, average[name], rtol=2**-8, atol=0)
+    inference.main([*tiny, f"train.checkpoint_path={folder}"])
+    assert train.main([*tiny, "exp.run=more", f"train.initial_weights={folder}", "train.steps=3"]) == 0
+    with pytest.raises(ConfigError, match=r"initial_weights"):
+        train.main([*tiny, "exp.run=wrong", f"train.checkpoint_path={folder}"])
+    with pytest.raises(CheckpointError, match="exists already"):
+        export.main([*tiny, "train.checkpoint_path=latest"])
+
+
+def test_a_checkpoint_alone_is_enough_to_sample(tiny, tmp_path):
+    train.main([*tiny, "objective.model.network.width=16", "objective.model.process.name=flow"])
+    inference.main([*tiny, "train.checkpoint_path=latest"])  # the file says width 8 and edm
+    assert json.loads((run_of(tmp_path) / "metrics.json").read_text())["generated_count"] == 32
+
+
+def test_the_batch_size_moves_no_grey_level_by_more_than_one(tiny, tmp_path):
+    train.main([*tiny, "train.steps=60", "optimizers.model.lr=0.003"])
+    pictures = []
+    for size in (16, 5):
+        out = tmp_path / f"drawn-{size}"
+        inference.main(
+            [
+                *[*tiny, "train.checkpoint_path=latest", "sampler.name=ancestral", "sampler.steps=20"],
+                *[f"data.val_batch_size={size}", f"inference.output_dir={out}"],
+            ]
+        )
+        files = sorted((out / "images").glob("*/*.png"))
+        pictures.append(torch.stack([pixels(path) for path in files]))
+    assert (pictures[0].int() - pictures[1].int()).abs().max() <= 1
+    assert pictures[0].float().std() > 5
+
+
+def test_inference_keeps_images_unless_asked(tiny, tmp_path):
+    train.main(tiny)
+    drawn = [*tiny, "train.checkpoint_path=latest", "inference.count=5", "inference.classes=[soup,pizza]"]
+    inference.main(drawn)
+    images = run_of(tmp_path) / "images"
+    assert sorted(path.parent.name for path in images.glob("*/*.png")) == ["pizza"] * 2 + ["soup"] * 3
+    with pytest.raises(ConfigError, match=r"holds images already.*overwrite"):
+        inference.main(drawn)
+    (images / "soup" / "stale.png").write_text("")
+    inference.main([*drawn, "inference.overwrite=true", "inference.seed=1"])
+    assert not (images / "soup" / "stale.png").exists()
+    other = tmp_path / "mine"
+    (other / "images").mkdir(parents=True)
+    (other / "images" / "holiday.png").write_text("")
+    with pytest.raises(ConfigError, match="was not made by inference"):
+        inference.main([*drawn, "inference.overwrite=true", f"inference.output_dir={other}"])
+    assert (other / "images" / "holiday.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("inference.classes=[sup]", r"inference\.classes: no class is named 'sup'; did you mean 'soup'"),
+        ("train.checkpoint_path=nowhere", "there is no such checkpoint"),
+        ("inference.metrics=[fidd]", "no metric is named 'fidd'; did you mean 'fid'"),
+    ],
+)
+def test_inference_mistakes(override, message, tiny):
+    train.main(tiny)
+    with pytest.raises(UserError, match=message):
+        inference.main([*tiny, "train.checkpoint_path=latest", override])
+
+
+def test_unequal_shares_are_refused_before_drawing(tiny, monkeypatch):
+    train.main(tiny)
+    monkeypatch.setattr("foodgen.recipe.make_scorer", lambda *_: None)
+    monkeypatch.setattr("foodgen.engine.evaluator.Drawer.__call__", lambda *_: pytest.fail("drew"))
+    wrong = [*tiny, "train.checkpoint_path=latest", "inference.metrics=[fid]", "inference.count=33"]
+    with pytest.raises(
+        ConfigError, match=r"inference\.count: class cookies would have 5 of 33 .* 4 of 32 .*inference\.count=32"
+    ):
+        inference.main(wrong)
