@@ -1,5 +1,6 @@
 """Small sets and configurations that many tests share."""
 
+import faulthandler
 import os
 import subprocess
 import sys
@@ -14,6 +15,11 @@ from foodgen.data.synthetic import draw_set
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "tests" / "tiny.yaml"
+
+
+def pytest_unconfigure():
+    """Python must end after the last test: a process left behind that it waits for fails here, with where."""
+    faulthandler.dump_traceback_later(120, exit=True, file=sys.__stderr__)
 
 
 @pytest.fixture(autouse=True)

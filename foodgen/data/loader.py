@@ -1,6 +1,9 @@
 """Endless shuffled batches, of which any step's can be had without the ones before."""
 
+import atexit
+import multiprocessing
 import signal
+import weakref
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
@@ -12,6 +15,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from foodgen.core import distributed
 from foodgen.core.errors import DataError
 from foodgen.core.randomness import seed_of
+
+_readers: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 class Order(Sampler[np.ndarray]):
@@ -87,8 +92,11 @@ class Loader:
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # or it would draw from, and so move, the training's own
         )
+        others = set(multiprocessing.active_children())
         try:
-            for images, labels in loader:
+            ahead = iter(loader)
+            _readers.update(set(multiprocessing.active_children()) - others)
+            for images, labels in ahead:
                 yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
         except DataError as error:  # a worker's error arrives with its traceback as text
             raise DataError(
@@ -103,6 +111,13 @@ class Loader:
 def _move_all(images: Any, device: torch.device, chunk: int = 4096) -> tuple[Tensor, Tensor]:
     parts = [images.batch(range(i, min(i + chunk, len(images)))) for i in range(0, len(images), chunk)]
     return torch.cat([p[0].to(device) for p in parts]), torch.cat([p[1].to(device) for p in parts])
+
+
+@atexit.register
+def _end_readers() -> None:
+    """Python's own end would ask with SIGTERM and wait: for ever, where batches are still being read."""
+    for process in _readers:
+        process.kill()
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:

@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from itertools import islice
 
 import pytest
@@ -13,6 +15,7 @@ from foodgen.core.errors import DataError
 from foodgen.core.randomness import Noise, normal_like, seed_of, seed_step
 from foodgen.data.folder import Folder
 from foodgen.data.loader import Loader, Order
+from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
 
@@ -95,6 +98,21 @@ def test_a_killed_worker_is_a_clear_error(dishes):
     batches = Loader(Deadly(dishes / "train", 16), 10, 0, CPU, 1, False).batches(0)
     with pytest.raises(DataError, match="a process that reads images ended"):
         next(batches)
+
+
+def test_python_ends_though_batches_are_being_read(dishes):
+    code = f"""
+import sys
+from pathlib import Path
+import torch
+from foodgen.data.folder import Folder
+from foodgen.data.loader import Loader
+batches = Loader(Folder(Path({str(dishes / "train")!r}), 16), 10, 0, torch.device("cpu"), 2, False).batches(0)
+next(batches)
+sys.modules["kept"] = batches
+"""
+    done = subprocess.run([sys.executable, "-c", code], timeout=60, cwd=ROOT)
+    assert done.returncode == 0
 
 
 def test_noise_belongs_to_the_image_not_to_the_batch():
