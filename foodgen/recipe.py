@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from foodgen.core import distributed
 from foodgen.core.config import to_tree, to_yaml
+from foodgen.core.devices import find_autocast, find_device
 from foodgen.core.errors import ConfigError, DataError
 from foodgen.core.registry import build, metrics, suggestion
 from foodgen.core.settings import Config, ExportConfig, Prepare
@@ -29,6 +30,7 @@ from foodgen.engine.session import Session, load
 from foodgen.engine.tracker import Tracker
 from foodgen.engine.trainer import Trainer
 from foodgen.engine.wandb_run import WandbRun
+from foodgen.metrics.collapse import PixelSpread, spread
 from foodgen.metrics.inception import InceptionFeatures, features_of
 from foodgen.reporting.grids import save_grid
 
@@ -39,23 +41,6 @@ def prepare(settings: Prepare) -> dict[str, Any]:
     return preparation.prepare(settings.source, Path(settings.target), **{key: getattr(settings, key) for key in keys})
 
 
-def find_device(config: Config) -> torch.device:
-    """The configured device; "auto" takes CUDA, Apple's GPU or the CPU, whichever is there first."""
-    name = config.exp.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        if device.type == "cuda":
-            device = torch.device("cuda", distributed.local_rank() if device.index is None else device.index)
-            torch.cuda.set_device(device)
-            torch.set_float32_matmul_precision("high")
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"exp.device: {name} cannot be used ({str(error).splitlines()[0]})") from None
-    return device
-
-
 def find_images(config: Config, key: str) -> Any:
     """The image set in the folder `data.<key>`. Raises ConfigError naming the key, or DataError."""
     folder = Path(getattr(config.data, key))
@@ -63,14 +48,6 @@ def find_images(config: Config, key: str) -> Any:
         return build("dataset", config.dataset, folder=folder, image_size=config.data.image_size)
     except DataError as error:
         raise DataError(f"data.{key}: {error}") from None
-
-
-def find_autocast(config: Config, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
-    """bf16 autocast where asked for, or where the device has it; weights stay float32."""
-    able = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    if config.train.precision == "bf16" or (config.train.precision == "auto" and able):
-        return partial(torch.autocast, device.type, torch.bfloat16)
-    return nullcontext
 
 
 @dataclass
@@ -98,7 +75,7 @@ def make_model(config: Config, classes: Sequence[str], device: torch.device) -> 
         sampler.check(objective.model)
     except ValueError as error:
         raise ConfigError(f"sampler.{error}") from None
-    autocast = find_autocast(config, device)
+    autocast = find_autocast(config.train.precision, device)
     if config.train.channels_last:
         objective = objective.to(memory_format=torch.channels_last)
     drawer = Drawer(sampler, codec, device, config.data.val_batch_size, autocast)
@@ -115,12 +92,13 @@ def make_scorer(config: Config, names: Sequence[str], reference: Any, device: to
     folder = Path(config.data.input_val_dir)
     cache = folder.with_name(folder.name + ".features")
     real = partial(features_of, extract, reference, config.data.val_batch_size, cache)
-    return Scorer(extract, reference, real, chosen, config.data.val_batch_size)
+
+    return Scorer(extract, reference, real, chosen, spread, config.data.val_batch_size)
 
 
 def make_session(config: Config) -> Session:
     """A training session in its run folder, resumed or new. Raises UserError before any long work."""
-    device = find_device(config)
+    device = find_device(config.exp.device)
     distributed.start(device)
     resumed = checkpoint_to_resume(config)
     images = find_images(config, "input_train_dir")
@@ -150,6 +128,7 @@ def make_session(config: Config) -> Session:
         drawer=model.drawer,
         scorer=scorer,
         paint=lambda pictures, labels, path: save_grid(pictures, labels, images.classes, path),
+        spread=PixelSpread(images),
     )
     if resumed:
         _check_classes(read_meta(resumed)["classes"], images.classes, resumed)
@@ -157,7 +136,7 @@ def make_session(config: Config) -> Session:
             tracker.say(f"changed since: {line}")
         session.resume(resumed)
     else:
-        tracker.resume(0, {"sums": {}, "count": 0})
+        tracker.resume(0, {"sums": {}, "counts": {}})
     if main:  # nothing of an earlier run is touched before all is known to fit
         replace_text(folder / "config.yaml", to_yaml(config))
     if main and config.exp.use_wandb:
@@ -173,7 +152,7 @@ def export(config: ExportConfig) -> list[Path]:
 
 def make_inference(config: Config) -> Inference:
     """What inference.py runs: a checkpoint's model, and the given sampler. Raises UserError before any long work."""
-    device = find_device(config)
+    device = find_device(config.exp.device)
     distributed.start(device)
     checkpoint = find_checkpoint(config)
     meta = read_meta(checkpoint)

@@ -71,6 +71,9 @@ augmentations = ClassRegistry("augmentation")
 optimizers = ClassRegistry("optimizer")
 schedules = ClassRegistry("schedule")
 averages = ClassRegistry("average")
+gan_losses = ClassRegistry("GAN loss")
+penalties = ClassRegistry("penalty")
+disturbances = ClassRegistry("disturbance")
 
 # The key under which a part stands in a configuration says in which registry its name is looked up.
 REGISTRY_OF_KEY: dict[str, ClassRegistry] = {
@@ -87,7 +90,13 @@ REGISTRY_OF_KEY: dict[str, ClassRegistry] = {
     "optimizer": optimizers,
     "schedule": schedules,
     "ema": averages,
+    "discriminator": models,
+    "features": models,
+    "loss": gan_losses,
+    "penalties": penalties,
+    "disturbance": disturbances,
 }
+COLLECTIONS = {"penalties"}  # keys that hold several parts, each under a label; null leaves one out
 
 
 def build(key: str, node: Mapping[str, Any], path: str = "", **ambient: Any) -> Any:
@@ -114,10 +123,7 @@ def build(key: str, node: Mapping[str, Any], path: str = "", **ambient: Any) -> 
             raise ConfigError(
                 f"{path}.{argument}: {node['name']} has no such argument; {suggestion(str(argument), parameters)}"
             )
-    arguments = {
-        name: build(name, value, f"{path}.{name}", **ambient) if _is_part(name, value) else value
-        for name, value in arguments.items()
-    }
+    arguments = {name: _built(name, value, f"{path}.{name}", ambient) for name, value in arguments.items()}
     arguments = {name: ambient[name] for name in parameters if name in ambient} | arguments
     missing = [
         name for name, parameter in parameters.items() if parameter.default is parameter.empty and name not in arguments
@@ -133,8 +139,13 @@ def build(key: str, node: Mapping[str, Any], path: str = "", **ambient: Any) -> 
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _is_part(key: str, value: Any) -> bool:
-    return key in REGISTRY_OF_KEY and isinstance(value, Mapping) and "name" in value
+def _built(key: str, value: Any, path: str, ambient: Mapping[str, Any]) -> Any:
+    if key in REGISTRY_OF_KEY and isinstance(value, Mapping) and "name" in value:
+        return build(key, value, path, **ambient)
+    if key in COLLECTIONS and isinstance(value, Mapping):
+        parts = {label: part for label, part in value.items() if part is not None}
+        return {label: build(key, part, f"{path}.{label}", **ambient) for label, part in parts.items()}
+    return value
 
 
 def _checked(cls: type, arguments: dict[str, Any], path: str) -> dict[str, Any]:

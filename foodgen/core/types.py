@@ -53,6 +53,33 @@ class Objective(nn.Module, ABC):
         """The moves of one training step, in order."""
 
 
+class Generator(nn.Module, ABC):
+    """Noise to images in one look: what a GAN trains and ships.
+
+    noise_shape  of one image's noise
+
+    Noise becomes a latent first, which is the noise itself unless a style network maps it; `forward`
+    takes noise, (batch, *noise_shape), and labels, (batch,), to images about [-1, 1].
+    """
+
+    noise_shape: tuple[int, ...]
+
+    def latent(self, noise: Tensor, labels: Tensor | None) -> Tensor:
+        """What the images are made of, (batch, ..., width)."""
+        return noise
+
+    def mean_latent(self) -> Tensor | float:
+        """What truncation shrinks latents towards."""
+        return 0.0
+
+    @abstractmethod
+    def images(self, latent: Tensor, labels: Tensor | None) -> Tensor:
+        """The images, (batch, channels, size, size), of latents."""
+
+    def forward(self, noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.images(self.latent(noise, labels), labels)
+
+
 class Codec(Protocol):
     """The border between pixels, uint8 (batch, 3, height, width), and what the model sees."""
 

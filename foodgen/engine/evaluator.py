@@ -1,8 +1,9 @@
 """Drawing images with a model, and scoring them against real ones."""
 
+import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from foodgen.core import distributed
 from foodgen.core.errors import ConfigError, DataError, UserError
 from foodgen.core.randomness import Noise
 from foodgen.core.types import Codec, Images, Metric, Sampler
+
+log = logging.getLogger("foodgen")
+COLLAPSED = 0.1  # share of real variety
 
 
 def balanced_labels(count: int, classes: Sequence[int]) -> list[int]:
@@ -94,6 +98,7 @@ class Scorer:
     reference   real images
     real        computes (and keeps) the features of the reference
     metrics     by name
+    spread      (features, labels, real features, real labels) to each class's share of the real variety
     batch_size  images at a time
     """
 
@@ -103,13 +108,17 @@ class Scorer:
         reference: Images,
         real: Callable[[], Tensor],
         metrics: Sequence[Metric],
+        spread: Callable[[Tensor, Sequence[int], Tensor, Sequence[int]], Mapping[int, float]],
         batch_size: int,
     ) -> None:
         self.extract, self.reference, self.real = extract, reference, real
-        self.metrics, self.batch_size = metrics, batch_size
+        self.metrics, self.spread, self.batch_size = metrics, spread, batch_size
 
-    def __call__(self, images: Tensor) -> dict[str, float]:
-        """Every metric's value; on processes other than the first, nothing. images: uint8 (n, 3, size, size)."""
+    def __call__(self, images: Tensor, labels: Sequence[int]) -> dict[str, float]:
+        """Every metric's value and the features' spread; on processes other than the first, nothing.
+
+        images: uint8 (n, 3, size, size). Warns of classes that have collapsed.
+        """
         mine = images[distributed.rank() :: distributed.world_size()]
         starts = range(0, len(mine), self.batch_size)
         parts = [
@@ -120,7 +129,22 @@ class Scorer:
         if not distributed.is_main():
             return {}
         real = self.real()
-        return {metric.name: metric(generated, real) for metric in self.metrics}
+        shares = self.spread(generated, labels, real, self.reference.labels)
+        warn_of_collapse("features", shares, self.reference.classes)
+        scores = {metric.name: metric(generated, real) for metric in self.metrics}
+        return scores | ({"feature_spread": sum(shares.values()) / len(shares)} if shares else {})
+
+
+def warn_of_collapse(what: str, shares: Mapping[int, float], classes: Sequence[str]) -> None:
+    """Warn if some classes have less than a tenth of the variety of real images."""
+    low = sorted(shares, key=lambda label: shares[label])
+    low = [label for label in low if shares[label] < COLLAPSED]
+    if low:
+        names = ", ".join(f"{classes[label]} ({shares[label]:.1%})" for label in low[:5])
+        log.warning(
+            "collapse: the %s of %d of %d classes vary less than a tenth as much as real images': %s%s",
+            *(what, len(low), len(shares), names, " ..." if len(low) > 5 else ""),
+        )
 
 
 def interleave(parts: Sequence[Tensor]) -> Tensor:

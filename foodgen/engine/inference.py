@@ -57,7 +57,7 @@ class Inference:
             shutil.rmtree(self.folder / IMAGES, ignore_errors=True)  # allowed by _claim
             save_images(images, self.labels, self.classes, self.folder / IMAGES)
             self.paint(images, self.labels, self.folder / GRID)
-        scores = self.scorer(images) if self.scorer else {}
+        scores = self.scorer(images, self.labels) if self.scorer else {}
         found = {**scores, "generated_count": len(images), **self.facts, "drawing_minutes": round(minutes, 3)}
         if distributed.is_main():
             replace_text(self.folder / METRICS, json.dumps(found, indent=1) + "\n")

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from foodgen.core import distributed
 from foodgen.core.errors import CheckpointError
 from foodgen.core.settings import Train
 from foodgen.engine.checkpoint import Checkpoint, Checkpoints, read
-from foodgen.engine.evaluator import Drawer, Scorer, balanced_labels, check_shares, matching_labels
+from foodgen.engine.evaluator import Drawer, Scorer, balanced_labels, check_shares, matching_labels, warn_of_collapse
 from foodgen.engine.interrupt import Interrupt, Interrupted
 from foodgen.engine.tracker import Tracker
 from foodgen.engine.trainer import Trainer
@@ -33,6 +33,7 @@ class Session:
     run_id      W&B's, kept in checkpoints
     drawer      draws validation images; scorer scores them, where there is one
     paint       (images, labels, path) to a grid's file
+    spread      (images, labels) to each class's share of the variety of real images, for a warning
 
     Raises ConfigError if as many images as `val_count` cannot have the reference's shares of classes.
     """
@@ -51,10 +52,12 @@ class Session:
         drawer: Drawer,
         scorer: Scorer | None,
         paint: Callable[[Tensor, Sequence[int], Path], None],
+        spread: Callable[[Tensor, Sequence[int]], Mapping[int, float]],
     ) -> None:
         self.settings, self.batch_size, self.classes = settings, batch_size, classes
         self.folder, self.config, self.run_id, self.seed = folder, config, run_id, seed
         self.trainer, self.tracker, self.drawer, self.scorer, self.paint = trainer, tracker, drawer, scorer, paint
+        self.spread = spread
         self.val_labels = matching_labels(settings.val_count, scorer.reference) if scorer else []
         if scorer:
             check_shares(self.val_labels, scorer.reference, "train.val_count")
@@ -152,10 +155,11 @@ class Session:
         images = self.drawer(model, grid, self.seed)
         if distributed.is_main():
             self._paint(images, grid, self.folder / "grids" / f"step-{step:08d}.png")
+            warn_of_collapse("pixels", self.spread(images, grid), self.classes)
         if self.scorer is None:
             return False
         labels = self.val_labels
-        scores = distributed.gather(self.scorer(self.drawer(model, labels, self.seed)))[0]
+        scores = distributed.gather(self.scorer(self.drawer(model, labels, self.seed), labels))[0]
         row = {f"val/{name}": value for name, value in scores.items()}
         self.tracker.write({"step": step, "images": step * self.batch_size, "val/count": len(labels), **row})
         self.tracker.say(f"step {step}: " + ", ".join(f"{name} {value:.2f}" for name, value in row.items()))

@@ -42,14 +42,14 @@ class Tracker:
     def __init__(self, folder: Path | None, steps: int, remote: Any = None) -> None:
         self.folder, self.steps, self.remote = folder, steps, remote
         self.sums: dict[str, Tensor] = {}
-        self.count = 0
+        self.counts: dict[str, int] = {}  # a lazy penalty is not measured in every step
         self.since: tuple[float, int] = (time.monotonic(), 0)
         self.warned = False
         self.bar = tqdm(total=steps, unit="step", disable=None if folder else True, dynamic_ncols=True)
 
     def resume(self, step: int, state: Mapping[str, Any]) -> None:
         """Take up at `step`: rows of later steps are cut off, half-full averages restored."""
-        self.sums, self.count = dict(state["sums"]), int(state["count"])
+        self.sums, self.counts = dict(state["sums"]), dict(state["counts"])
         self.bar.update(step)
         if self.folder and (path := self.folder / "metrics.jsonl").is_file():
             kept = [json.dumps(row) + "\n" for row in read_rows(path) if row["step"] <= step]
@@ -57,13 +57,13 @@ class Tracker:
 
     def state(self) -> dict[str, Any]:
         """What `resume` wants."""
-        return {"sums": {name: value.cpu() for name, value in self.sums.items()}, "count": self.count}
+        return {"sums": {name: value.cpu() for name, value in self.sums.items()}, "counts": dict(self.counts)}
 
     def add(self, measured: Mapping[str, Tensor]) -> None:
         """Take in a step's measurements; nothing is read from the device."""
         for name, value in measured.items():
             self.sums[name] = self.sums[name].to(value.device) + value if name in self.sums else value.clone()
-        self.count += 1
+            self.counts[name] = self.counts.get(name, 0) + 1
         self.bar.update(1)
 
     def is_finite(self) -> bool:
@@ -73,10 +73,10 @@ class Tracker:
     def flush(self, step: int, images: int, **more: float) -> None:
         """Write the means since the last row. Raises UserError if one is not finite."""
         names = sorted(self.sums)
-        means = torch.stack([self.sums[name].float() for name in names]) / max(1, self.count)
+        means = torch.stack([self.sums[name].float() / self.counts[name] for name in names])
         distributed.average([means])
         row = dict(zip(names, means.tolist(), strict=True))
-        self.sums, self.count = {}, 0
+        self.sums, self.counts = {}, {}
         now = time.monotonic()
         speed = (images - self.since[1]) / max(1e-9, now - self.since[0]) if self.since[1] else None
         self.since = (now, images)

@@ -45,3 +45,24 @@ class LabelEmbedding(nn.Module):
         null = torch.full((batch,), self.classes, device=self.table.weight.device)
         labels = null if labels is None else labels.clamp(max=self.classes)
         return self.table(labels)  # (batch, width)
+
+
+class ClassTable(nn.Module):
+    """A vector a class, (batch, width); with 0 classes the same one for all images.
+
+    mean, deviation  of the initial values
+    """
+
+    def __init__(self, classes: int, width: int, mean: float = 0.0, deviation: float = 1.0) -> None:
+        super().__init__()
+        self.classes = classes
+        self.table = nn.Embedding(max(1, classes), width)
+        nn.init.normal_(self.table.weight, mean, deviation)
+
+    def forward(self, labels: Tensor | None, batch: int) -> Tensor:
+        """labels: class numbers, (batch,). Raises ValueError if there are none where classes matter."""
+        if self.classes == 0:
+            labels = torch.zeros(batch, dtype=torch.long, device=self.table.weight.device)
+        if labels is None:
+            raise ValueError(f"labels: this network tells {self.classes} classes apart and wants a label an image")
+        return self.table(labels)

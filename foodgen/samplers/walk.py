@@ -51,7 +51,11 @@ class Walker(ABC):
         return x
 
     def check(self, model: nn.Module) -> None:
-        """Raise ValueError if the model's process has no grid of so many steps."""
+        """Raise ValueError if the model has no process, or its process no grid of so many steps."""
+        if not hasattr(model, "process"):
+            raise ValueError(
+                f"name: {type(self).__name__} walks with a denoiser; for {type(model).__name__} use one_shot"
+            )
         model.process.grid(self.steps)  # type: ignore[operator, union-attr]
 
     def look(self, model: nn.Module, x: Tensor, t: Tensor, labels: Tensor | None) -> Prediction:

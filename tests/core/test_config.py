@@ -25,9 +25,10 @@ def test_every_shipped_file_makes_a_model(path):
     loaded = load(path=path)
     if path.parent.name == "inference":  # the objective is its checkpoint's
         assert loaded.objective == {}
-        loaded = dataclasses.replace(loaded, objective=load().objective)
+        trained = load(path=ROOT / "configs" / f"{path.stem.replace('small_', 'small/')}.yaml")
+        loaded = dataclasses.replace(loaded, objective=trained.objective)
     model = recipe.make_model(loaded, ["a", "b"], torch.device("meta"))
-    assert sum(weight.numel() for weight in model.objective.parameters()) < 30_000_000
+    assert sum(weight.numel() for weight in model.objective.model.parameters()) < 31_000_000
 
 
 def test_the_command_line_wins():

@@ -22,7 +22,7 @@ def made(step, size=50):
     return Checkpoint(
         {"a": torch.full((size,), float(step)), "n": torch.tensor(step)},
         {"a": torch.full((size,), step + 0.5)},
-        {"optimizers": {"model": [{"state": {}, "param_groups": []}]}, "tracker": {"sums": {}, "count": 0}},
+        {"optimizers": {"model": [{"state": {}, "param_groups": []}]}, "tracker": {"sums": {}, "counts": {}}},
         {"step": step, "classes": ["x", "y"], "run_id": "abc"},
         "train: {steps: 5}\n",
     )

@@ -97,7 +97,7 @@ def test_a_torn_line_is_left_out_and_later_rows_are_cut(tmp_path):
     path.write_text('{"step": 2, "a": 1}\n{"step": 4}\n{"step": 6}\n{"step": 8, "a"')
     assert [row["step"] for row in read_rows(path)] == [2, 4, 6]
     tracker = Tracker(tmp_path, 10)
-    tracker.resume(4, {"sums": {}, "count": 0})
+    tracker.resume(4, {"sums": {}, "counts": {}})
     assert path.read_text() == '{"step": 2, "a": 1}\n{"step": 4}\n'
 
 

@@ -1,0 +1,102 @@
+"""Parts that several GANs share: class-conditional batch norm, residual blocks, spectral norm, projection."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import parametrizations
+
+from foodgen.layers.conditioning import ClassTable
+from foodgen.layers.convolution import convolution
+
+
+def halvings(size: int, smallest: int = 4) -> int:
+    """How often `size` can be halved down to `smallest`. Raises ValueError unless evenly."""
+    times = round(math.log2(max(1, size) / smallest))
+    if size != smallest * 2**times or times < 1:
+        raise ValueError(f"image_size: {size} is not {smallest} times a power of two")
+    return times
+
+
+def orthogonal(network: nn.Module) -> None:
+    """Orthogonal initial weights, zero biases, in every convolution and linear layer."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.orthogonal_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def spectral_norm(network: nn.Module, tables: bool = True) -> None:
+    """Divide every weight matrix of `network` by its largest singular value (Miyato 2018).
+
+    tables  whether embeddings count: not those of conditional batch norm, whose gains are to stay near 1
+    """
+    kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, *((nn.Embedding,) if tables else ()))
+    for layer in list(network.modules()):
+        if isinstance(layer, kinds):
+            parametrizations.spectral_norm(layer)
+
+
+class ConditionalBatchNorm(nn.Module):
+    """Batch norm with a gain and a shift for each class (Dumoulin 2016)."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, affine=False)
+        self.gain = ClassTable(classes, channels, mean=1.0, deviation=0.0)
+        self.shift = ClassTable(classes, channels, deviation=0.0)
+
+    def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        gain, shift = self.gain(labels, len(x)), self.shift(labels, len(x))
+        return self.norm(x) * gain[:, :, None, None] + shift[:, :, None, None]
+
+
+class GeneratorBlock(nn.Module):
+    """Twice the size through two conditional convolutions, beside a shortcut (SNGAN, figure 9b)."""
+
+    def __init__(self, inputs: int, outputs: int, classes: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(ConditionalBatchNorm(channels, classes) for channels in (inputs, outputs))
+        self.first, self.second = convolution(inputs, outputs), convolution(outputs, outputs)
+        self.shortcut = convolution(inputs, outputs, size=1)
+
+    def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        hidden = functional.interpolate(functional.relu(self.norms[0](x, labels)), scale_factor=2.0)
+        hidden = self.second(functional.relu(self.norms[1](self.first(hidden), labels)))
+        return functional.interpolate(self.shortcut(x), scale_factor=2.0) + hidden
+
+
+class DiscriminatorBlock(nn.Module):
+    """Two convolutions beside a shortcut, then half the size if `down` (SNGAN, figure 9a).
+
+    first  whether x is the image itself, which no activation may cut
+    """
+
+    def __init__(self, inputs: int, outputs: int, down: bool, first: bool = False) -> None:
+        super().__init__()
+        self.down, self.begins = down, first
+        self.first, self.second = convolution(inputs, outputs), convolution(outputs, outputs)
+        self.shortcut = convolution(inputs, outputs, size=1) if down or inputs != outputs else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.second(functional.relu(self.first(x if self.begins else functional.relu(x))))
+        x = self.shortcut(x) + hidden
+        return functional.avg_pool2d(x, 2) if self.down else x
+
+
+class ProjectionHead(nn.Module):
+    """One logit an image: a linear one, and how features and class agree (Miyato, Koyama 2018, equation 4)."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, 1)
+        self.classes = ClassTable(classes, width, deviation=width**-0.5) if classes else None
+
+    def forward(self, features: Tensor, labels: Tensor | None) -> Tensor:
+        """features: (batch, width) to logits, (batch,)."""
+        logits = self.linear(features)[:, 0]
+        if self.classes is None:
+            return logits
+        return logits + torch.sum(self.classes(labels, len(features)) * features, dim=1)

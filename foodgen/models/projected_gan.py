@@ -1,0 +1,175 @@
+"""Projected GAN (Sauer 2021): a FastGAN generator (Liu 2021) against heads on mixed, frozen, pretrained features."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from foodgen.core.registry import models
+from foodgen.core.types import Generator
+from foodgen.layers.adversarial import ConditionalBatchNorm, halvings, spectral_norm
+from foodgen.layers.conditioning import ClassTable
+from foodgen.layers.style import PixelNoise, normalised
+
+# of the width, at 4, 8, 16, ... pixels (FastGAN, as Projected GAN sets it)
+MULTIPLES = {4: 16, 8: 8, 16: 4, 32: 2, 64: 2, 128: 1, 256: 0.5}
+
+
+def _convolution(inputs: int, outputs: int, size: int, stride: int = 1, padding: int | None = None) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, size, stride, size // 2 if padding is None else padding, bias=False)
+
+
+class UpBlock(nn.Module):
+    """Twice the size, then two convolutions with noise, class-conditional batch norm and gated linear units."""
+
+    def __init__(self, inputs: int, outputs: int, classes: int, size: int) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(_convolution(width, 2 * outputs, 3) for width in (inputs, outputs))
+        self.noises = nn.ModuleList(PixelNoise(size) for _ in range(2))
+        self.norms = nn.ModuleList(ConditionalBatchNorm(2 * outputs, classes) for _ in range(2))
+
+    def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        x = functional.interpolate(x, scale_factor=2.0)
+        for convolution, noise, norm in zip(self.convolutions, self.noises, self.norms, strict=True):
+            x = functional.glu(norm(noise(convolution(x)), labels), dim=1)
+        return x  # (batch, outputs, size, size)
+
+
+class SkipExcitation(nn.Module):
+    """Channels of a large feature map weighed by a small one (skip-layer excitation; FastGAN, equation 1)."""
+
+    def __init__(self, small: int, large: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.AdaptiveAvgPool2d(4), _convolution(small, large, 4, padding=0), nn.SiLU(), _convolution(large, large, 1)
+        )
+
+    def forward(self, small: Tensor, large: Tensor) -> Tensor:
+        return large * self.layers(small).sigmoid()
+
+
+@models.add_to_registry(name="projected_gan")
+class FastGAN(Generator):
+    """FastGAN's generator, as Projected GAN uses it, with class-conditional batch norm.
+
+    channels, image_size  of the images, 32 to 256 pixels
+    classes               number of labels; 0 for an unconditional network
+    width                 channels are a multiple of it: 16 at 4x4 pixels, 2 at 32 and 64
+    noise_width           numbers an image starts from
+
+    Maps of 64 pixels and more are excited by those of a sixteenth of their size.
+    """
+
+    def __init__(self, channels: int, image_size: int, classes: int, width: int = 64, noise_width: int = 256) -> None:
+        super().__init__()
+        count = halvings(image_size)
+        if image_size > max(MULTIPLES):
+            raise ValueError(f"image_size: {image_size} is above {max(MULTIPLES)}")
+        self.noise_shape = (noise_width,)
+        widths = [max(1, int(width * MULTIPLES[4 * 2**number])) for number in range(count + 1)]
+        self.first = nn.ConvTranspose2d(noise_width, 2 * widths[0], 4, bias=False)
+        self.norm = nn.BatchNorm2d(2 * widths[0])
+        self.blocks = nn.ModuleList(
+            UpBlock(widths[number], widths[number + 1], classes, 8 * 2**number) for number in range(count)
+        )
+        self.excitations = nn.ModuleDict(
+            {str(number): SkipExcitation(widths[number - 4], widths[number]) for number in range(4, count + 1)}
+        )
+        self.last = nn.Conv2d(widths[-1], channels, 3, padding=1)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.orthogonal_(layer.weight)
+        spectral_norm(self, tables=False)
+
+    def images(self, latent: Tensor, labels: Tensor | None) -> Tensor:
+        x = functional.glu(self.norm(self.first(normalised(latent)[:, :, None, None])), dim=1)
+        maps = [x]  # at 4, 8, ... pixels
+        for number, block in enumerate(self.blocks, start=1):
+            x = block(x, labels)
+            if str(number) in self.excitations:
+                x = self.excitations[str(number)](maps[number - 4], x)
+            maps.append(x)
+        return self.last(x).tanh()  # (batch, channels, size, size)
+
+
+class Mixing(nn.Module):
+    """Fixed random mixing of feature maps: across channels, then across scales, the deepest first (section 3.2).
+
+    inputs   channels of the maps, the finest first
+    outputs  channels after the mixing
+    """
+
+    def __init__(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+        super().__init__()
+        self.channels = nn.ModuleList(
+            nn.Conv2d(before, after, 1) for before, after in zip(inputs, outputs, strict=True)
+        )
+        finer = [*outputs[:1], *outputs[:-1]]  # a map leaves as wide as the next finer one, which it joins
+        self.scales = nn.ModuleList(
+            nn.Conv2d(before, after, 3, padding=1) for before, after in zip(outputs, finer, strict=True)
+        )
+        self.widths = finer
+        for layer in [*self.channels, *self.scales]:
+            nn.init.kaiming_normal_(layer.weight)
+        self.requires_grad_(False)
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        mixed = [layer(x) for layer, x in zip(self.channels, maps, strict=True)]
+        below: Tensor | None = None
+        for number in reversed(range(len(mixed))):
+            joined = mixed[number]
+            if below is not None:
+                joined = joined + functional.interpolate(below, size=joined.shape[-2:], mode="bilinear")
+            below = mixed[number] = self.scales[number](joined)
+        return mixed
+
+
+class Head(nn.Module):
+    """A discriminator of one feature map: halved until 8 pixels or fewer are left, a logit for each 4x4 of them."""
+
+    def __init__(self, inputs: int, size: int, classes: int, label_width: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        while size > 8:
+            outputs = min(512, 2 * inputs)
+            layers += [_convolution(inputs, outputs, 4, stride=2, padding=1), nn.BatchNorm2d(outputs)]
+            layers += [nn.LeakyReLU(0.2)]
+            inputs, size = outputs, (size + 1) // 2
+        self.layers = nn.Sequential(*layers)
+        reach = min(4, size)
+        self.last = _convolution(inputs, label_width if classes else 1, reach, padding=0)
+        self.label = ClassTable(classes, label_width) if classes else None
+        spectral_norm(self, tables=False)
+
+    def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        x = self.last(self.layers(x))
+        if self.label is not None:
+            x = (x * self.label(labels, len(x))[:, :, None, None]).sum(dim=1) / x.shape[1] ** 0.5
+        return x.flatten(1)  # (batch, logits)
+
+
+@models.add_to_registry(name="projected_gan_discriminator")
+class ProjectedDiscriminator(nn.Module):
+    """Heads on randomly mixed features of a frozen network, one a scale.
+
+    features     images to feature maps, the finest first, with `widths` and `resolution`
+    classes      number of labels; 0 for an unconditional network
+    width        channels of the finest mixed map; doubled with each coarser one
+    label_width  of a label's vector
+    """
+
+    def __init__(self, features: nn.Module, classes: int, width: int = 64, label_width: int = 64) -> None:
+        super().__init__()
+        self.features = features.requires_grad_(False)
+        inputs: list[int] = features.widths  # type: ignore[assignment]
+        self.mixing = Mixing(inputs, [width * 2**number for number in range(len(inputs))])
+        sizes = [int(features.resolution) // (4 * 2**number) for number in range(len(inputs))]  # type: ignore[arg-type]
+        self.heads = nn.ModuleList(
+            Head(width, size, classes, label_width) for width, size in zip(self.mixing.widths, sizes, strict=True)
+        )
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """images: (batch, 3, size, size) in [-1, 1] to logits, (batch, logits of all scales)."""
+        maps = self.mixing(self.features(images))
+        return torch.cat([head(x, labels) for head, x in zip(self.heads, maps, strict=True)], dim=1)
