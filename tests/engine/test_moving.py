@@ -112,6 +112,21 @@ def test_average_is_the_sum_it_stands_for():
     assert not average.model.weight.requires_grad
 
 
+def test_batch_norms_statistics_are_averaged_and_other_buffers_copied():
+    source = nn.Sequential(nn.BatchNorm1d(1))
+    source.register_buffer("mean", torch.tensor(0.0))
+    average = ExponentialAverage(source, decay=0.5)
+    for step in range(1, 60):
+        source.train()(10 * (step % 2) + torch.randn(64, 1))
+        source.mean.fill_(float(step))
+        average.update(step)
+    assert average.model.mean == 59
+    assert average.model[0].num_batches_tracked == 59
+    swing = abs(source[0].running_mean.item() - 5)
+    assert abs(average.model[0].running_mean.item() - 5) < 0.7 * swing  # steadier than the last statistics
+    assert average.model[0].running_var.item() == pytest.approx(1, abs=0.3)
+
+
 @pytest.mark.parametrize("name", ["constant", "cosine", "linear"])
 def test_schedules_rise_then_keep_their_shape(name):
     schedule = schedules[name](steps=100, warmup=10)

@@ -116,8 +116,21 @@ def test_a_full_disk_is_said_once(tmp_path, caplog):
     assert caplog.text.count("training goes on") == 1
 
 
+def test_what_is_measured_now_and_then_is_averaged_over_those_times(tmp_path):
+    tracker = Tracker(tmp_path, 12)
+    for step in range(1, 5):
+        tracker.add({"loss": torch.tensor(1.0)} | ({"penalty": torch.tensor(6.0)} if step % 2 == 0 else {}))
+    again = Tracker(tmp_path, 12)
+    again.resume(4, tracker.state())
+    again.add({"penalty": torch.tensor(9.0)})
+    again.flush(5, 5)
+    row = read_rows(tmp_path / "metrics.jsonl")[-1]
+    assert (row["loss"], row["penalty"]) == (1.0, 7.0)
+
+
 def test_wandb_keeps_every_row_of_a_run_that_was_rolled_back(tmp_path):
     for steps in (range(10), range(5, 12)):
+        time.sleep(1.1)  # W&B names its folders by the second
         remote = WandbRun(tmp_path, "abc123", "run", "project", {"lr": 0.1, "model": {"width": 64}})
         tracker = Tracker(tmp_path, 12, remote)
         for step in steps:

@@ -1,0 +1,165 @@
+"""The adversarial objective: whose turn it is, with which images, and what is told of it."""
+
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import nn
+
+from foodgen.core.errors import ConfigError, UserError
+from foodgen.core.registry import build
+from foodgen.core.types import Batch
+from foodgen.engine.ema import ExponentialAverage
+from foodgen.engine.optimizers import AdamW
+from foodgen.engine.trainer import Trainer
+
+AMBIENT = {"channels": 3, "image_size": 8, "classes": 4}
+
+
+def node(**changes):
+    parts = {
+        "name": "adversarial",
+        "model": {"name": "dcgan", "width": 4, "noise_width": 4},
+        "discriminator": {"name": "sngan_discriminator", "width": 4},
+        "loss": {"name": "logistic"},
+    }
+    return parts | changes
+
+
+def objective(**changes):
+    return build("objective", node(**changes), **AMBIENT)
+
+
+def batch(count=8):
+    return Batch(torch.randn(count, 3, 8, 8), torch.arange(count) % 4)
+
+
+def weights_of(module):
+    return {name: weight.clone() for name, weight in module.named_parameters()}
+
+
+def trainer(made):
+    optimizers = {name: AdamW(getattr(made, name), lr=0.01) for name in ("model", "discriminator")}
+    return Trainer(made, lambda start: None, lambda x: x, optimizers, lambda step: 1.0, ExponentialAverage(made.model))
+
+
+def test_each_player_moves_in_its_turn_alone():
+    made = objective(penalties={"r1": {"name": "r1", "weight": 1.0}})
+    played = trainer(made)
+    for turn in made.turns(1):
+        other = {"model": "discriminator", "discriminator": "model"}[turn.player]
+        mine, theirs = weights_of(getattr(made, turn.player)), weights_of(getattr(made, other))
+        measured = played.move(turn, batch(), 1.0)
+        assert any(not torch.equal(w, mine[n]) for n, w in getattr(made, turn.player).named_parameters())
+        assert all(torch.equal(w, theirs[n]) for n, w in getattr(made, other).named_parameters())
+        assert all(w.grad is None for w in getattr(made, other).parameters())
+        assert measured[f"{turn.player}/gradient_norm"] > 0
+
+
+def test_what_is_measured():
+    made = objective(
+        penalties={
+            "r1": {"name": "r1", "weight": 1.0, "every": 2},
+            "path_length": {"name": "path_length", "weight": 1.0, "every": 3},
+        }
+    )
+    found = [{turn.player: set(turn.loss(batch())) for turn in made.turns(step)} for step in (1, 2, 3)]
+    judged = {"loss", "real_logit", "fake_logit", "real_deviation", "disturbance"}
+    deceived = {"loss", "fake_logit", "fake_deviation"}
+    assert found[0] == {"discriminator": judged, "model": deceived}
+    assert found[1] == {"discriminator": judged | {"r1"}, "model": deceived}
+    assert found[2] == {"discriminator": judged, "model": deceived | {"path_length"}}
+    assert [turn.double_backward for turn in made.turns(2)] == [True, False]
+    assert [turn.double_backward for turn in made.turns(3)] == [False, True]
+
+
+def test_a_lazy_penalty_weighs_as_much_as_one_in_every_step():
+    class Flat(nn.Module):
+        """A logit that is a plain sum: slopes of 1 everywhere."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(3, 8, 8))
+
+        def forward(self, images, labels):
+            return (images * self.weight).sum(dim=(1, 2, 3))
+
+    loss = {"name": "wasserstein"}
+    sums = []
+    for every in (1, 5):
+        made = objective(loss=loss, penalties={"r1": {"name": "r1", "weight": 0.3, "every": every}})
+        made.discriminator = Flat()
+        total = 0.0
+        for step in range(1, 11):
+            turn = made.turns(step)[0]
+            found = turn.loss(batch())
+            total += (found["loss"] - (found["fake_logit"] - found["real_logit"])).item()
+        sums.append(total)
+    assert sums[0] == pytest.approx(10 * 0.3 * 192 / 2, rel=1e-3)
+    assert sums[1] == pytest.approx(sums[0], rel=1e-3)
+
+
+def test_every_discriminator_turn_has_its_own_images():
+    class Watching(nn.Module):
+        seen: ClassVar[list] = []
+
+        def forward(self, images, labels):
+            self.seen.append((images, labels))
+            return images.mean(dim=(1, 2, 3))
+
+    made = objective(discriminator_turns=3)
+    made.discriminator = Watching()
+    whole = batch(12)
+    turns = made.turns(1)
+    assert [turn.player for turn in turns] == ["discriminator"] * 3 + ["model"]
+    for turn in turns:
+        turn.loss(whole)
+    real = [images for images, _ in Watching.seen[0:6:2]]
+    assert torch.equal(torch.cat(real), whole.images)
+    assert all(torch.equal(a[1], b[1]) for a, b in zip(Watching.seen[0:6:2], Watching.seen[1:6:2], strict=True))
+    assert len(Watching.seen[6][0]) == 4  # the generator's turn
+
+
+def test_too_few_images_for_the_turns_are_an_error():
+    with pytest.raises(UserError, match=r"data\.train_batch_size: 4 images.*discriminator_turns=3"):
+        objective(discriminator_turns=3).turns(1)[0].loss(batch(4))
+
+
+def test_relativistic_looks_at_real_images_in_the_generators_turn():
+    made = objective(loss={"name": "relativistic"})
+    found = made.turns(1)[1].loss(batch())
+    found["loss"].backward()
+    assert any(weight.grad is not None for weight in made.model.parameters())
+
+
+def test_the_discriminator_sees_disturbed_images():
+    made = objective(disturbance={"name": "adaptive", "interval": 1, "ramp": 16, "probability": 0.5})
+    assert made.turns(1)[0].loss(batch())["disturbance"].item() in (0.0, 0.5, 1.0)
+    assert made.disturbance.probability.item() in (0.0, 1.0)  # 8 of the ramp's 16 images further
+
+
+def test_penalties_are_left_out_by_null():
+    made = objective(penalties={"r1": {"name": "r1", "weight": 1.0}, "r2": None})
+    assert list(made.penalties) == ["r1"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"model": {"name": "sngan_discriminator"}}, r"objective: model: a generator is wanted; SNGANDiscriminator"),
+        ({"discriminator_turns": 0}, r"objective: discriminator_turns: 0"),
+        (
+            {"penalties": {"r1": {"name": "r3", "weight": 1.0}}},
+            r"objective\.penalties\.r1\.name: no penalty is named 'r3'",
+        ),
+        ({"penalties": {"r1": {"name": "r1"}}}, r"objective\.penalties\.r1\.weight is missing"),
+        ({"loss": {"name": "hing"}}, r"objective\.loss\.name: no GAN loss is named 'hing'; did you mean 'hinge'"),
+        (
+            {"disturbance": {"name": "diff_augment", "policy": ["cut"]}},
+            r"objective\.disturbance: policy: there is no cut",
+        ),
+    ],
+)
+def test_mistakes_are_named(changes, match):
+    with pytest.raises(ConfigError, match=match):
+        objective(**changes)

@@ -1,0 +1,169 @@
+"""Every GAN's small recipe trains through the one loop, resumes to the bit, and draws."""
+
+import pytest
+import torch
+
+import inference
+import train
+from foodgen.core import config
+from foodgen.core.errors import CheckpointError, ConfigError
+from foodgen.core.settings import Config
+from foodgen.data.synthetic import draw_set
+from foodgen.engine.checkpoint import read
+from foodgen.engine.tracker import read_rows
+from tests.conftest import ROOT
+from tests.runs import Colours, digest, last, run_of
+from tests.test_recipes import stop_at
+
+NAMES = ["dcgan", "sngan", "sagan", "stylegan2", "stylegan", "r3gan", "projected_gan"]
+
+
+@pytest.fixture(scope="module")
+def plates(tmp_path_factory):
+    """Drawn dishes of 64 pixels, as the recipes want them."""
+    root = tmp_path_factory.mktemp("plates")
+    draw_set(root / "train", 64, 4)
+    draw_set(root / "test", 64, 2)
+    return root
+
+
+@pytest.fixture
+def small(plates, tmp_path):
+    def arguments(name, *more):
+        return [
+            f"exp.config_path={ROOT / 'configs' / 'small' / f'{name}.yaml'}",
+            f"exp.exp_dir={tmp_path / 'runs'}",
+            "exp.run=tiny",
+            "exp.device=cpu",
+            "dataset={name: folder}",
+            f"data.input_train_dir={plates / 'train'}",
+            f"data.input_val_dir={plates / 'test'}",
+            "data.train_batch_size=8",
+            "data.val_batch_size=8",
+            "train.steps=5",
+            "train.log_step=1",
+            "train.grid_count=8",
+            *more,
+        ]
+
+    return arguments
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.long
+def test_trains_resumes_to_the_bit_and_samples(name, small, tmp_path, monkeypatch):
+    assert train.main(small(name, "exp.run=whole", "train.val_step=100")) == 0
+    with monkeypatch.context() as patch:
+        stop_at(3, patch)
+        train.main(small(name, "exp.run=parts"))
+    train.main(small(name, "exp.run=parts", "train.checkpoint_path=latest"))
+    assert digest(last(tmp_path, "parts")) == digest(last(tmp_path, "whole"))
+    rows = [read_rows(run_of(tmp_path, run) / "metrics.jsonl") for run in ("whole", "parts")]
+    timing = ("minutes", "images_per_second")
+    assert [{k: v for k, v in row.items() if k not in timing} for row in rows[0]] == [
+        {k: v for k, v in row.items() if k not in timing} for row in rows[1]
+    ]
+    wanted = ["discriminator/real_logit", "discriminator/fake_logit", "discriminator/loss", "model/loss"]
+    wanted += [
+        "model/gradient_norm",
+        "discriminator/gradient_norm",
+        "discriminator/disturbance",
+        "model/fake_deviation",
+    ]
+    assert set(wanted) <= rows[0][-1].keys()
+    drawn = small(name, "exp.run=parts", "train.checkpoint_path=latest", "inference.count=4", "inference.metrics=[]")
+    inference.main([*drawn, f"exp.config_path={ROOT / 'configs' / 'inference' / f'{name}.yaml'}", "exp.run=parts"])
+    assert len(list((run_of(tmp_path, "parts") / "images").glob("*/*.png"))) == 4
+
+
+def small_config(name):
+    return config.load([f"exp.config_path={ROOT / 'configs' / 'small' / f'{name}.yaml'}"], Config)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_small_recipe_is_the_papers_but_for_its_size(name):
+    def shape(part):
+        """Names of all parts within a part."""
+        if not isinstance(part, dict):
+            return None
+        kept = {key: shape(value) for key, value in part.items() if isinstance(value, dict)}
+        return {"name": part.get("name"), **{key: value for key, value in kept.items() if key != "disturbance"}}
+
+    full = config.load([f"exp.config_path={ROOT / 'configs' / f'{name}.yaml'}"], Config)
+    assert shape(small_config(name).objective) == shape(full.objective)
+    assert small_config(name).dataset == {"name": "synthetic", "root": "data/synthetic"}
+
+
+@pytest.mark.long
+def test_what_adaptive_augmentation_and_path_length_remember_is_resumed(small, tmp_path, monkeypatch):
+    options = [
+        "objective.disturbance={name: adaptive, interval: 2, ramp: 50, target: -1.0}",
+        "objective.penalties.path_length.every=1",
+    ]
+    train.main(small("stylegan2", "exp.run=whole", *options))
+    with monkeypatch.context() as patch:
+        stop_at(3, patch)
+        train.main(small("stylegan2", "exp.run=parts", *options))
+    train.main(small("stylegan2", "exp.run=parts", "train.checkpoint_path=latest", *options))
+    assert digest(last(tmp_path, "parts")) == digest(last(tmp_path, "whole"))
+    weights = read(last(tmp_path, "parts")).weights
+    assert weights["disturbance.probability"] > 0
+    assert weights["kept.path_length.mean"] > 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["dcgan", "stylegan2"])
+def test_compiled_players_train_the_same(name, small, tmp_path, monkeypatch):
+    compiled = []
+    original = torch.nn.Module.compile
+
+    def compile_quickly(self, *_, **__):
+        compiled.append(type(self).__name__)
+        original(self, backend="aot_eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_quickly)
+    options = ["train.steps=3", "objective.disturbance={name: none}"]
+    if name == "stylegan2":  # both second derivatives
+        options += ["objective.penalties.r1.every=2", "objective.penalties.path_length.every=2"]
+    train.main(small(name, "exp.run=fast", "train.compile=true", *options))
+    assert len(compiled) == 2
+    train.main(small(name, "exp.run=plain", *options))
+    rows = [read_rows(run_of(tmp_path, run) / "metrics.jsonl") for run in ("fast", "plain")]
+    for fast, plain in zip(*rows, strict=True):
+        assert fast.keys() - {"images_per_second"} == plain.keys() - {"images_per_second"}
+        assert fast["discriminator/loss"] == pytest.approx(plain["discriminator/loss"], rel=2e-2)
+        assert fast["model/loss"] == pytest.approx(plain["model/loss"], rel=2e-2, abs=2e-2)
+
+
+@pytest.mark.long
+def test_validation_scores_a_gan_and_warns_of_its_collapse(small, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("foodgen.recipe.InceptionFeatures", Colours)
+    options = ["train.val_count=16", "train.val_metrics=[fid]", "train.grid_count=16", "sampler.truncation=0.0"]
+    train.main(small("stylegan2", *options))
+    row = next(row for row in read_rows(run_of(tmp_path) / "metrics.jsonl") if "val/fid" in row)
+    assert row["val/feature_spread"] == pytest.approx(0, abs=1e-4)  # without truncation's noise all are the same
+    assert "collapse: the pixels of 8 of 8 classes" in caplog.text
+    assert "collapse: the features of 8 of 8 classes" in caplog.text
+
+
+def test_a_gan_is_not_walked(small):
+    with pytest.raises(ConfigError, match=r"sampler\.name: Heun walks with a denoiser; for DCGAN use one_shot"):
+        train.main(small("dcgan", "sampler={name: heun}"))
+
+
+def test_a_denoiser_is_not_drawn_in_one_shot(tiny):
+    with pytest.raises(ConfigError, match=r"sampler\.name: one_shot draws with a GAN's generator; Denoiser is none"):
+        train.main([*tiny, "sampler={name: one_shot}"])
+
+
+def test_a_checkpoint_of_the_other_family_is_refused(small, tiny, tmp_path):
+    train.main([*tiny, "train.steps=2"])
+    with pytest.raises(CheckpointError, match="does not fit the configuration"):
+        train.main(small("dcgan", f"train.checkpoint_path={last(tmp_path)}", "exp.run=other"))
+
+
+@pytest.mark.parametrize("name", ["dcgan"])
+def test_a_penalty_can_be_added_and_left_out_on_the_command_line(name, small, tmp_path, monkeypatch):
+    stop_at(1, monkeypatch)
+    train.main(small(name, "objective.penalties.r1={name: r1, weight: 0.1}"))
+    assert "discriminator/r1" in read_rows(run_of(tmp_path) / "metrics.jsonl")[0]
