@@ -13,11 +13,12 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from foodgen.core import distributed
+from foodgen.core.config import load as load_config
 from foodgen.core.config import to_tree, to_yaml
 from foodgen.core.devices import find_autocast, find_device
 from foodgen.core.errors import ConfigError, DataError
 from foodgen.core.registry import build, metrics, suggestion
-from foodgen.core.settings import Config, ExportConfig, Prepare
+from foodgen.core.settings import Config, ExportConfig, Prepare, Report
 from foodgen.core.types import Codec, Objective
 from foodgen.data import prepare as preparation
 from foodgen.data.loader import Loader
@@ -33,6 +34,10 @@ from foodgen.engine.wandb_run import WandbRun
 from foodgen.metrics.collapse import PixelSpread, spread
 from foodgen.metrics.inception import InceptionFeatures, features_of
 from foodgen.reporting.grids import save_grid
+from foodgen.reporting.sizes import Size, multiply_adds, table
+from foodgen.reporting.sizes import weights as weights_of
+
+COSTED = 10  # images in a step whose cost is counted
 
 
 def prepare(settings: Prepare) -> dict[str, Any]:
@@ -197,6 +202,31 @@ def with_trained_parts(config: Config, checkpoint: Path) -> Config:
     assert isinstance(trained, dict)
     data = replace(config.data, image_size=trained["data"]["image_size"])
     return replace(config, data=data, objective=trained["objective"], codec=trained["codec"])
+
+
+def report(settings: Report) -> str:
+    """The table of sizes and costs that `settings` asks for, as Markdown. Raises ConfigError."""
+    classes = [f"class {number}" for number in range(settings.class_count)]
+    sizes = []
+    for path in settings.configs:
+        config = load_config([f"exp.config_path={path}"], Config)
+        model = make_model(config, classes, torch.device("cpu"))
+        sizes.append(measure(path.removeprefix("configs/").removesuffix(".yaml"), model, config))
+    return table(sizes, settings.published)
+
+
+def measure(name: str, model: Model, config: Config) -> Size:
+    """What a configuration weighs and costs in its first training step, in which no lazy penalty is due."""
+    objective = model.objective
+    weights = {player: weights_of(getattr(objective, player), trained=True) for player in config.optimizers}
+    frozen = weights_of(objective, trained=False)
+    drawing = multiply_adds(lambda: model.drawer(objective.model, [0], seed=0))
+    objective.to("meta")  # shapes alone tell the cost
+    trainer = _make_trainer(config, model, images=None)
+    photos = torch.zeros(COSTED, 3, *[config.data.image_size] * 2, dtype=torch.uint8, device="meta")
+    labels = torch.zeros(COSTED, dtype=torch.long, device="meta")
+    training = multiply_adds(lambda: trainer.step(1, photos, labels))
+    return Size(name, weights, frozen, drawing, training / COSTED)
 
 
 def _class_numbers(config: Config, classes: Sequence[str]) -> list[int]:

@@ -94,7 +94,7 @@ class Config:
 
 
 @dataclass(config=STRICT)
-class PrepareExp:
+class OnlyPath:
     config_path: str
 
 
@@ -102,7 +102,7 @@ class PrepareExp:
 class Prepare:
     """What prepare_data.py reads."""
 
-    exp: PrepareExp
+    exp: OnlyPath
     source: str
     target: str
     image_size: Positive = 64
@@ -124,3 +124,14 @@ class ExportConfig(Config):
     """What export.py reads: an experiment, and how to write its weights."""
 
     export: Export = Field(default_factory=Export)
+
+
+@dataclass(config=STRICT)
+class Report:
+    """What report.py reads."""
+
+    exp: OnlyPath
+    configs: list[str]  # files of experiments
+    target: str  # the Markdown file to write
+    class_count: Positive = 101
+    published: dict[str, str] = Field(default_factory=dict)  # what papers say, by the configuration's name

@@ -1,6 +1,7 @@
 """Penalties that keep a player smooth: gradients within the loss, in float32, outside autocast."""
 
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -40,7 +41,8 @@ class Penalty(nn.Module, ABC):
 
     def forward(self, scene: Scene) -> Tensor:
         """The penalty's size, before its weight."""
-        with torch.autocast(scene.real.device.type, enabled=False):
+        kind = scene.real.device.type
+        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
             return self.size(scene)
 
     @abstractmethod
