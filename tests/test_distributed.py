@@ -55,6 +55,36 @@ def test_two_processes_train_as_one(way, accumulate, tiny, tmp_path, script):
         assert [row["model/loss"] for row in rows[1]] == pytest.approx([row["model/loss"] for row in rows[0]], rel=1e-4)
 
 
+GAN = """
+objective:
+  name: adversarial
+  loss: {name: relativistic}
+  disturbance: {name: adaptive, interval: 2, ramp: 100, target: -1.0}
+  penalties: {r1: {name: r1, weight: 0.1, every: 2}, r2: {name: r2, weight: 0.1, every: 2}}
+  model: {name: r3gan, widths: [16, 8, 8], blocks: 1, group: 8}
+  discriminator: {name: r3gan_discriminator, widths: [16, 8, 8], blocks: 1, group: 8}
+optimizers:
+  model: {name: adamw, lr: 0.0002}
+  discriminator: {name: adamw, lr: 0.0002}
+guidance: {name: none}
+sampler: {name: one_shot}
+train: {steps: 8}
+"""
+
+
+@pytest.mark.long
+def test_two_processes_train_a_gan_as_one(tiny, tmp_path, script):
+    (tmp_path / "gan.yaml").write_text(f"extends: {ROOT / 'tests' / 'tiny.yaml'}\n{GAN}")
+    options = [*tiny, f"exp.config_path={tmp_path / 'gan.yaml'}"]
+    script("train.py", *options, "exp.run=one", check=True)
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "train.py"]
+    script(*command, *options, "exp.run=two", check=True)
+    one, two = newest(tmp_path, "one"), newest(tmp_path, "two")
+    for name, tensor in one.weights.items():  # first moments of 0.9 and a rate of 0.0002 keep rounding small
+        torch.testing.assert_close(two.weights[name], tensor, rtol=1e-3, atol=5e-5)
+    assert one.weights["disturbance.probability"] == two.weights["disturbance.probability"] > 0
+
+
 @pytest.mark.long
 def test_an_uneven_batch_is_refused(tiny, script):
     done = script(

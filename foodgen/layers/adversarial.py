@@ -49,8 +49,9 @@ class ConditionalBatchNorm(nn.Module):
         self.shift = ClassTable(classes, channels, deviation=0.0)
 
     def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        gain, shift = self.gain(labels, len(x)), self.shift(labels, len(x))
-        return self.norm(x) * gain[:, :, None, None] + shift[:, :, None, None]
+        x = self.norm(x)
+        gain, shift = self.gain(labels, len(x)).to(x.dtype), self.shift(labels, len(x)).to(x.dtype)
+        return x * gain[:, :, None, None] + shift[:, :, None, None]
 
 
 class GeneratorBlock(nn.Module):

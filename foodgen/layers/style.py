@@ -113,7 +113,7 @@ class ModulatedLayer(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         x = self.noise(self.convolution(x, style))  # (batch, outputs, size, size)
-        return leaky(x + self.bias[:, None, None])
+        return leaky(x + self.bias[:, None, None].to(x.dtype))
 
 
 class AdaptiveLayer(nn.Module):

@@ -44,9 +44,9 @@ class Block(nn.Module):
         self.shifts = nn.ParameterList(torch.zeros(wide, 1, 1) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = functional.leaky_relu(self.first(x) + self.shifts[0], LEAK)
-        hidden = functional.leaky_relu(self.second(hidden) + self.shifts[1], LEAK)
-        return x + self.third(hidden)
+        hidden = self.first(x)
+        hidden = self.second(functional.leaky_relu(hidden + self.shifts[0].to(hidden.dtype), LEAK))
+        return x + self.third(functional.leaky_relu(hidden + self.shifts[1].to(hidden.dtype), LEAK))
 
 
 class Change(nn.Module):

@@ -40,7 +40,8 @@ def test_the_table_has_a_row_a_configuration():
 
 def test_the_command_writes_the_table(tmp_path, capsys):
     (tmp_path / "r.yaml").write_text(
-        f"target: {tmp_path}/new/sizes.md\nconfigs: [configs/small/dcgan.yaml, configs/small/stylegan2.yaml]\nclass_count: 8\n"
+        f"target: {tmp_path}/new/sizes.md\nclass_count: 8\n"
+        f"configs: [configs/small/dcgan.yaml, configs/small/stylegan2.yaml]\n"
     )
     report.main([f"exp.config_path={tmp_path}/r.yaml"])
     lines = (tmp_path / "new" / "sizes.md").read_text().splitlines()
