@@ -20,10 +20,10 @@ NAMES = ["dcgan", "sngan", "sagan", "stylegan2", "stylegan", "r3gan", "projected
 
 @pytest.fixture(scope="module")
 def plates(tmp_path_factory):
-    """Drawn dishes of 64 pixels, as the recipes want them."""
+    """Drawn dishes of 32 pixels, as the recipes want them."""
     root = tmp_path_factory.mktemp("plates")
-    draw_set(root / "train", 64, 4)
-    draw_set(root / "test", 64, 2)
+    draw_set(root / "train", 32, 4)
+    draw_set(root / "test", 32, 2)
     return root
 
 
@@ -141,7 +141,7 @@ def test_validation_scores_a_gan_and_warns_of_its_collapse(small, tmp_path, monk
     options = ["train.val_count=16", "train.val_metrics=[fid]", "train.grid_count=16", "sampler.truncation=0.0"]
     train.main(small("stylegan2", *options))
     row = next(row for row in read_rows(run_of(tmp_path) / "metrics.jsonl") if "val/fid" in row)
-    assert row["val/feature_spread"] == pytest.approx(0, abs=1e-4)  # without truncation's noise all are the same
+    assert row["val/feature_spread"] < 0.05  # all the style is truncated away
     assert "collapse: the pixels of 8 of 8 classes" in caplog.text
     assert "collapse: the features of 8 of 8 classes" in caplog.text
 

@@ -58,8 +58,9 @@ class Generator(nn.Module, ABC):
 
     noise_shape  of one image's noise
 
-    Noise becomes a latent first, which is the noise itself unless a style network maps it; `forward`
-    takes noise, (batch, *noise_shape), and labels, (batch,), to images about [-1, 1].
+    Noise becomes a latent first, which is the noise itself unless a style network maps it; truncation
+    and path length act on latents. `forward` takes noise, (batch, *noise_shape), and labels, (batch,), to
+    images about [-1, 1].
     """
 
     noise_shape: tuple[int, ...]
@@ -73,11 +74,11 @@ class Generator(nn.Module, ABC):
         return 0.0
 
     @abstractmethod
-    def images(self, latent: Tensor, labels: Tensor | None) -> Tensor:
-        """The images, (batch, channels, size, size), of latents."""
+    def images(self, latent: Tensor, labels: Tensor | None, noise: Tensor) -> Tensor:
+        """The images, (batch, channels, size, size), of latents; `noise` for what is random beside them."""
 
     def forward(self, noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.images(self.latent(noise, labels), labels)
+        return self.images(self.latent(noise, labels), labels, noise)
 
 
 class Codec(Protocol):

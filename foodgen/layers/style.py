@@ -1,6 +1,7 @@
 """Parts of the StyleGANs: layers of equalised learning rate, modulated convolution, adaptive instance norm."""
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -88,47 +89,50 @@ class ModulatedConvolution(nn.Module):
 
 
 class PixelNoise(nn.Module):
-    """Noise of learnt strength on every pixel: fresh in training, always the same in eval mode."""
+    """Noise of learnt strength, the same for all channels of a pixel."""
 
-    fixed: Tensor
-
-    def __init__(self, size: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.strength = nn.Parameter(torch.zeros([]))
-        self.register_buffer("fixed", torch.randn(1, 1, size, size))
 
-    def forward(self, x: Tensor) -> Tensor:
-        noise = torch.randn_like(x[:, :1]) if self.training else self.fixed.to(x.dtype)
-        return x + noise * self.strength
+    def forward(self, x: Tensor, plane: Tensor) -> Tensor:
+        """plane: standard normal, (batch, 1, height, width)."""
+        return x + plane.to(x.dtype) * self.strength
+
+
+def planes(noise: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """An image's noise, (batch, sum of squared sizes), as planes for pixels, (batch, 1, size, size) each."""
+    parts = noise.split([size**2 for size in sizes], dim=1)
+    return [part.unflatten(1, (1, size, size)) for part, size in zip(parts, sizes, strict=True)]
 
 
 class ModulatedLayer(nn.Module):
     """Modulated convolution, noise, bias, activation (StyleGAN2, figure 2c)."""
 
-    def __init__(self, inputs: int, outputs: int, style: int, size: int, up: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, style: int, up: bool) -> None:
         super().__init__()
         self.convolution = ModulatedConvolution(inputs, outputs, style, up=up)
-        self.noise = PixelNoise(size)
+        self.noise = PixelNoise()
         self.bias = nn.Parameter(torch.zeros(outputs))
 
-    def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        x = self.noise(self.convolution(x, style))  # (batch, outputs, size, size)
+    def forward(self, x: Tensor, style: Tensor, plane: Tensor) -> Tensor:
+        x = self.noise(self.convolution(x, style), plane)  # (batch, outputs, size, size)
         return leaky(x + self.bias[:, None, None].to(x.dtype))
 
 
 class AdaptiveLayer(nn.Module):
     """Convolution, blur where it doubles the size, noise, activation, adaptive instance norm (StyleGAN, figure 1b)."""
 
-    def __init__(self, inputs: int, outputs: int, style: int, size: int, up: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, style: int, up: bool) -> None:
         super().__init__()
         self.up, self.smooth = up, Smooth()
         self.convolution = EqualConvolution(inputs, outputs)
-        self.noise = PixelNoise(size)
+        self.noise = PixelNoise()
         self.to_scale, self.to_shift = EqualLinear(style, outputs, start=1.0), EqualLinear(style, outputs)
 
-    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+    def forward(self, x: Tensor, style: Tensor, plane: Tensor) -> Tensor:
         x = self.convolution(self.smooth.up(x) if self.up else x)
-        x = functional.instance_norm(leaky(self.noise(x)).float())  # (batch, outputs, size, size)
+        x = functional.instance_norm(leaky(self.noise(x, plane)).float())  # (batch, outputs, size, size)
         return x * self.to_scale(style)[:, :, None, None] + self.to_shift(style)[:, :, None, None]
 
 

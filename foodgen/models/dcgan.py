@@ -43,7 +43,7 @@ class DCGAN(Generator):
         self.layers = nn.Sequential(*layers)
         _initialise(self)
 
-    def images(self, latent: Tensor, labels: Tensor | None) -> Tensor:
+    def images(self, latent: Tensor, labels: Tensor | None, noise: Tensor) -> Tensor:
         x = torch.cat([latent, self.label(labels, len(latent))], dim=1)  # (batch, 2 * noise_width)
         return self.layers(x[:, :, None, None]).tanh()  # (batch, channels, size, size)
 

@@ -10,7 +10,7 @@ from foodgen.core.registry import models
 from foodgen.core.types import Generator
 from foodgen.layers.adversarial import ConditionalBatchNorm, halvings, spectral_norm
 from foodgen.layers.conditioning import ClassTable
-from foodgen.layers.style import PixelNoise, normalised
+from foodgen.layers.style import PixelNoise, normalised, planes
 
 # of the width, at 4, 8, 16, ... pixels (FastGAN, as Projected GAN sets it)
 MULTIPLES = {4: 16, 8: 8, 16: 4, 32: 2, 64: 2, 128: 1, 256: 0.5}
@@ -23,16 +23,16 @@ def _convolution(inputs: int, outputs: int, size: int, stride: int = 1, padding:
 class UpBlock(nn.Module):
     """Twice the size, then two convolutions with noise, class-conditional batch norm and gated linear units."""
 
-    def __init__(self, inputs: int, outputs: int, classes: int, size: int) -> None:
+    def __init__(self, inputs: int, outputs: int, classes: int) -> None:
         super().__init__()
         self.convolutions = nn.ModuleList(_convolution(width, 2 * outputs, 3) for width in (inputs, outputs))
-        self.noises = nn.ModuleList(PixelNoise(size) for _ in range(2))
+        self.noises = nn.ModuleList(PixelNoise() for _ in range(2))
         self.norms = nn.ModuleList(ConditionalBatchNorm(2 * outputs, classes) for _ in range(2))
 
-    def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, labels: Tensor | None, planes: Sequence[Tensor]) -> Tensor:
         x = functional.interpolate(x, scale_factor=2.0)
-        for convolution, noise, norm in zip(self.convolutions, self.noises, self.norms, strict=True):
-            x = functional.glu(norm(noise(convolution(x)), labels), dim=1)
+        for convolution, noise, plane, norm in zip(self.convolutions, self.noises, planes, self.norms, strict=True):
+            x = functional.glu(norm(noise(convolution(x), plane), labels), dim=1)
         return x  # (batch, outputs, size, size)
 
 
@@ -56,7 +56,7 @@ class FastGAN(Generator):
     channels, image_size  of the images, 32 to 256 pixels
     classes               number of labels; 0 for an unconditional network
     width                 channels are a multiple of it: 16 at 4x4 pixels, 2 at 32 and 64
-    noise_width           numbers an image starts from
+    noise_width           numbers an image starts from; its noise holds those of its pixels as well
 
     Maps of 64 pixels and more are excited by those of a sixteenth of their size.
     """
@@ -66,13 +66,13 @@ class FastGAN(Generator):
         count = halvings(image_size)
         if image_size > max(MULTIPLES):
             raise ValueError(f"image_size: {image_size} is above {max(MULTIPLES)}")
-        self.noise_shape = (noise_width,)
+        self.noise_width = noise_width
+        self.sizes = [8 * 2 ** (number // 2) for number in range(2 * count)]  # a convolution's
+        self.noise_shape = (noise_width + sum(size**2 for size in self.sizes),)
         widths = [max(1, int(width * MULTIPLES[4 * 2**number])) for number in range(count + 1)]
         self.first = nn.ConvTranspose2d(noise_width, 2 * widths[0], 4, bias=False)
         self.norm = nn.BatchNorm2d(2 * widths[0])
-        self.blocks = nn.ModuleList(
-            UpBlock(widths[number], widths[number + 1], classes, 8 * 2**number) for number in range(count)
-        )
+        self.blocks = nn.ModuleList(UpBlock(widths[number], widths[number + 1], classes) for number in range(count))
         self.excitations = nn.ModuleDict(
             {str(number): SkipExcitation(widths[number - 4], widths[number]) for number in range(4, count + 1)}
         )
@@ -82,11 +82,15 @@ class FastGAN(Generator):
                 nn.init.orthogonal_(layer.weight)
         spectral_norm(self, tables=False)
 
-    def images(self, latent: Tensor, labels: Tensor | None) -> Tensor:
+    def latent(self, noise: Tensor, labels: Tensor | None) -> Tensor:
+        return noise[:, : self.noise_width]
+
+    def images(self, latent: Tensor, labels: Tensor | None, noise: Tensor) -> Tensor:
         x = functional.glu(self.norm(self.first(normalised(latent)[:, :, None, None])), dim=1)
         maps = [x]  # at 4, 8, ... pixels
+        pixels = planes(noise[:, self.noise_width :], self.sizes)
         for number, block in enumerate(self.blocks, start=1):
-            x = block(x, labels)
+            x = block(x, labels, pixels[2 * number - 2 : 2 * number])
             if str(number) in self.excitations:
                 x = self.excitations[str(number)](maps[number - 4], x)
             maps.append(x)

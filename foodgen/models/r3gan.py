@@ -109,7 +109,7 @@ class R3GAN(Generator):
         self.layers = nn.Sequential(*layers)
         self.last = _plain(widths[-1], channels)
 
-    def images(self, latent: Tensor, labels: Tensor | None) -> Tensor:
+    def images(self, latent: Tensor, labels: Tensor | None, noise: Tensor) -> Tensor:
         if self.label is not None:
             latent = torch.cat([latent, self.label(labels, len(latent))], dim=1)
         x = self.weigh(latent)[:, :, None, None] * self.patterns  # (batch, widths[0], 4, 4)

@@ -68,7 +68,7 @@ class SAGAN(Generator):
         self.last = convolution(width, channels)
         _prepare(self, attention_at)
 
-    def images(self, latent: Tensor, labels: Tensor | None) -> Tensor:
+    def images(self, latent: Tensor, labels: Tensor | None, noise: Tensor) -> Tensor:
         x = self.first(latent).unflatten(1, (-1, 4, 4))  # (batch, 16 * width, 4, 4) for 64 pixels
         for block, attention in zip(self.blocks, self.attention, strict=True):
             x = attention(block(x, labels))

@@ -39,7 +39,7 @@ class SNGAN(Generator):
         self.last = convolution(width, channels)
         orthogonal(self)
 
-    def images(self, latent: Tensor, labels: Tensor | None) -> Tensor:
+    def images(self, latent: Tensor, labels: Tensor | None, noise: Tensor) -> Tensor:
         x = self.first(latent).unflatten(1, (-1, 4, 4))  # (batch, 16 * width, 4, 4) for 64 pixels
         for block in self.blocks:
             x = block(x, labels)

@@ -22,6 +22,7 @@ from foodgen.layers.style import (
     StyleMapping,
     leaky,
     normalised,
+    planes,
 )
 
 LAYERS = {"modulated": ModulatedLayer, "adaptive_instance_norm": AdaptiveLayer}
@@ -38,7 +39,7 @@ class StyleGAN2(Generator):
 
     channels, image_size  of the images
     classes               number of labels; 0 for an unconditional network
-    noise_width           numbers an image starts from
+    noise_width           numbers that a style is made of; an image's noise holds those of its pixels as well
     style_width           of the styles
     mapping_layers        of the mapping network
     base, widest          channels are base / size, widest at most
@@ -70,25 +71,28 @@ class StyleGAN2(Generator):
         super().__init__()
         if not 0 <= mixing <= 1 or not 0 <= decay < 1:
             raise ValueError(f"mixing: {mixing} is in [0, 1] and decay: {decay} in [0, 1)")
-        self.noise_shape = (noise_width,)
-        self.skips, self.mixing, self.decay = skips, mixing, decay
+        self.noise_width, self.skips, self.mixing, self.decay = noise_width, skips, mixing, decay
         self.mapping = StyleMapping(noise_width, style_width, classes, mapping_layers)
         outputs = widths(image_size, base, widest)
         self.constant = nn.Parameter(torch.randn(1, outputs[0], 4, 4))
         self.layers, self.to_image = nn.ModuleList(), nn.ModuleList()
+        self.sizes: list[int] = []  # a layer's
         for number, now in enumerate(outputs):
             size = 4 * 2**number
             if number:
-                self.layers.append(LAYERS[layer](outputs[number - 1], now, style_width, size, up=True))
-            self.layers.append(LAYERS[layer](now, now, style_width, size, up=False))
+                self.layers.append(LAYERS[layer](outputs[number - 1], now, style_width, up=True))
+            self.layers.append(LAYERS[layer](now, now, style_width, up=False))
+            self.sizes += [size] * (2 if number else 1)
             if skips or size == image_size:
                 self.to_image.append(ModulatedConvolution(now, channels, style_width, size=1, demodulate=False))
         self.shift = nn.ParameterList(torch.zeros(channels, 1, 1) for _ in self.to_image)
         self.smooth = Smooth()
+        self.noise_shape = (noise_width + sum(size**2 for size in self.sizes),)
         self.register_buffer("style_mean", torch.zeros(style_width))
 
     def latent(self, noise: Tensor, labels: Tensor | None) -> Tensor:
         """A style for each layer, (batch, layers + 1, style_width); the last is the image's."""
+        noise = noise[:, : self.noise_width]
         style = self.mapping(noise, labels)
         styles = style[:, None].expand(-1, len(self.layers) + 1, -1)
         if not self.training:
@@ -106,10 +110,12 @@ class StyleGAN2(Generator):
     def mean_latent(self) -> Tensor:
         return self.style_mean
 
-    def images(self, latent: Tensor, labels: Tensor | None) -> Tensor:
+    def images(self, latent: Tensor, labels: Tensor | None, noise: Tensor) -> Tensor:
         x, image = self.constant.expand(len(latent), -1, -1, -1), None
-        for number, layer in enumerate(self.layers):
-            x = layer(x, latent[:, number])
+        for number, (layer, plane) in enumerate(
+            zip(self.layers, planes(noise[:, self.noise_width :], self.sizes), strict=True)
+        ):
+            x = layer(x, latent[:, number], plane)
             if number % 2 == 0 and self.skips:  # the last layer of its size
                 image = self._paint(number // 2, x, latent[:, number + 1], image)
         return image if image is not None else self._paint(0, x, latent[:, -1], None)

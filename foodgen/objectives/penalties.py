@@ -119,7 +119,7 @@ class PathLength(Penalty):
         latent = scene.model.latent(noise, labels)
         if not latent.requires_grad:  # where the latent is the noise itself
             latent.requires_grad_(True)
-        images = scene.model.images(latent, labels)
+        images = scene.model.images(latent, labels, noise)
         projection = normal_like(images) / (images.shape[-1] * images.shape[-2]) ** 0.5
         (gradient,) = torch.autograd.grad((images * projection).sum(), latent, create_graph=True)
         lengths = gradient.square().sum(-1).reshape(len(labels), -1).mean(dim=1).sqrt()

@@ -31,7 +31,8 @@ class OneShot:
     def __call__(self, model: nn.Module, noise: Callable[[], Tensor], labels: Tensor | None = None) -> Tensor:
         """Samples, (batch, *shape), from `noise()`."""
         assert isinstance(model, Generator)
-        latent = model.latent(noise(), labels)
+        start = noise()
+        latent = model.latent(start, labels)
         mean = model.mean_latent()
         latent = mean + self.truncation * (latent - mean)
-        return model.images(latent, labels).float()
+        return model.images(latent, labels, start).float()

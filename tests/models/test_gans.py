@@ -21,6 +21,7 @@ from foodgen.layers.style import (
     MinibatchDeviation,
     ModulatedConvolution,
     PixelNoise,
+    planes,
 )
 from foodgen.models.sagan import PixelAttention
 from foodgen.samplers.one_shot import OneShot
@@ -209,21 +210,35 @@ def test_sizes_after_halving():
 
 
 def test_adaptive_instance_norm_gives_each_map_its_style():
-    layer = AdaptiveLayer(4, 6, style=5, size=8, up=True)
+    layer = AdaptiveLayer(4, 6, style=5, up=True)
     style = torch.randn(3, 5)
-    x = layer(torch.randn(3, 4, 4, 4), style)
+    x = layer(torch.randn(3, 4, 4, 4), style, torch.randn(3, 1, 8, 8))
     torch.testing.assert_close(x.mean(dim=(2, 3)), layer.to_shift(style), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(x.std(dim=(2, 3), correction=0), layer.to_scale(style).abs(), atol=1e-3, rtol=1e-3)
 
 
-def test_pixel_noise_is_fresh_in_training_alone():
-    layer = PixelNoise(8)
-    nn.init.ones_(layer.strength)
-    x = torch.zeros(2, 3, 8, 8)
-    assert not torch.equal(layer(x), layer(x))
-    layer.eval()
-    assert torch.equal(layer(x), layer(x))
-    assert torch.equal(layer(x)[0], layer(x)[1])
+@pytest.mark.parametrize("name", ["stylegan2", "stylegan", "projected_gan"])
+def test_every_image_has_its_own_pixel_noise(name):
+    generator, _ = players(name)
+    noise, labels = torch.randn(1, *generator.noise_shape).repeat(2, 1), torch.zeros(2, dtype=torch.long)
+    noise[1, 8:] = torch.randn(noise.shape[1] - 8)  # another image's pixels, the same style
+    settled(generator, labels)
+    with torch.no_grad():
+        quiet = generator(noise, labels)
+        torch.testing.assert_close(quiet[0], quiet[1])
+        for layer in generator.modules():
+            if isinstance(layer, PixelNoise):
+                nn.init.ones_(layer.strength)
+        loud = generator(noise, labels)
+    assert (loud[0] - loud[1]).abs().mean() > 0.01
+    assert torch.equal(generator(noise, labels), loud)
+
+
+def test_planes_are_the_noise_in_squares():
+    noise = torch.arange(2 * 20.0).reshape(2, 20)
+    small, large = planes(noise, [2, 4])
+    assert small[1, 0].tolist() == [[20, 21], [22, 23]]
+    assert torch.equal(large.flatten(1), noise[:, 4:])
 
 
 def test_minibatch_deviation_is_that_of_its_groups():
@@ -243,7 +258,7 @@ def test_truncation_goes_from_the_mean_style_to_the_full_one():
     generator = style_generator()
     labels = torch.zeros(4, dtype=torch.long)
     settled(generator, labels)
-    noise = torch.randn(4, 8)
+    noise = torch.randn(4, *generator.noise_shape)
     full, none, half = (OneShot(truncation=share)(generator, lambda: noise, labels) for share in (1.0, 0.0, 0.5))
     torch.testing.assert_close(full, generator(noise, labels))
     torch.testing.assert_close(none, none[:1].expand_as(none))

@@ -39,7 +39,7 @@ class Scaled(Generator):
         self.map = nn.Parameter(factor * torch.linalg.qr(torch.randn(3 * size**2, 3 * size**2)).Q)
         self.size = size
 
-    def images(self, latent, labels):
+    def images(self, latent, labels, noise):
         return (latent @ self.map.T).unflatten(1, (3, self.size, self.size))
 
 
@@ -99,7 +99,7 @@ def test_path_length_takes_its_part_of_the_batch():
     model = Scaled(4, 1.0)
     seen = []
     original = model.images
-    model.images = lambda latent, labels: (seen.append(len(latent)), original(latent, labels))[1]
+    model.images = lambda latent, *rest: (seen.append(len(latent)), original(latent, *rest))[1]
     penalties["path_length"](part=0.5)(scene(model=model))
     penalties["path_length"](part=0.01)(scene(model=model))
     assert seen == [3, 1]
