@@ -13,12 +13,11 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from foodgen.core import distributed
-from foodgen.core.config import load as load_config
 from foodgen.core.config import to_tree, to_yaml
 from foodgen.core.devices import find_autocast, find_device
 from foodgen.core.errors import ConfigError, DataError
 from foodgen.core.registry import build, metrics, suggestion
-from foodgen.core.settings import Config, ExportConfig, Prepare, Report
+from foodgen.core.settings import Config, ExportConfig, Prepare
 from foodgen.core.types import Codec, Objective
 from foodgen.data import prepare as preparation
 from foodgen.data.loader import Loader
@@ -34,10 +33,6 @@ from foodgen.engine.wandb_run import WandbRun
 from foodgen.metrics.collapse import PixelSpread, spread
 from foodgen.metrics.inception import InceptionFeatures, features_of
 from foodgen.reporting.grids import save_grid
-from foodgen.reporting.sizes import Size, multiply_adds, table
-from foodgen.reporting.sizes import weights as weights_of
-
-COSTED = 10  # images in a step whose cost is counted
 
 
 def prepare(settings: Prepare) -> dict[str, Any]:
@@ -57,9 +52,10 @@ def find_images(config: Config, key: str) -> Any:
 
 @dataclass
 class Model:
-    """What training and inference share: the objective with its model, and what draws with it."""
+    """What training and inference share: the model, in training within its objective, and what draws with it."""
 
-    objective: Objective
+    model: torch.nn.Module
+    objective: Objective | None
     codec: Codec
     drawer: Drawer
     device: torch.device
@@ -67,24 +63,31 @@ class Model:
     ambient: dict[str, Any]
 
 
-def make_model(config: Config, classes: Sequence[str], device: torch.device) -> Model:
-    """The objective, its initial weights following from exp.seed, and a drawer. Raises ConfigError."""
+def make_model(config: Config, classes: Sequence[str], device: torch.device, alone: bool = False) -> Model:
+    """The objective, its initial weights following from exp.seed, and a drawer. Raises ConfigError.
+
+    alone  leave the objective out: drawing needs the model and nothing of what it is trained against
+    """
     torch.manual_seed(config.exp.seed)
     codec = build("codec", config.codec, image_size=config.data.image_size)
     channels, image_size = codec.shape[0], codec.shape[-1]
     ambient = {"classes": len(classes), "channels": channels, "image_size": image_size}
-    objective = build("objective", config.objective, **ambient).to(device)
+    if alone:
+        objective, model = None, build("model", config.objective["model"], "objective.model", **ambient).to(device)
+    else:
+        objective = build("objective", config.objective, **ambient).to(device)
+        model = objective.model
     guidance = build("guidance", config.guidance, **ambient)
     sampler = build("sampler", config.sampler, guidance=guidance)
     try:
-        sampler.check(objective.model)
+        sampler.check(model)
     except ValueError as error:
         raise ConfigError(f"sampler.{error}") from None
     autocast = find_autocast(config.train.precision, device)
     if config.train.channels_last:
-        objective = objective.to(memory_format=torch.channels_last)
+        (objective or model).to(memory_format=torch.channels_last)
     drawer = Drawer(sampler, codec, device, config.data.val_batch_size, autocast)
-    return Model(objective, codec, drawer, device, autocast, ambient)
+    return Model(model, objective, codec, drawer, device, autocast, ambient)
 
 
 def make_scorer(config: Config, names: Sequence[str], reference: Any, device: torch.device) -> Scorer | None:
@@ -114,8 +117,8 @@ def make_session(config: Config) -> Session:
     if config.train.initial_weights and not resumed:
         weights = Path(config.train.initial_weights)
         _check_classes(read_meta(weights)["classes"], images.classes, weights)
-        load(model.objective.model, read_average(weights), weights)
-    trainer = _make_trainer(config, model, images)
+        load(model.model, read_average(weights), weights)
+    trainer = make_trainer(config, model, images)
     goes_on = resumed is not None and resumed.resolve().parent == (folder / "checkpoints").resolve()
     run_id = str(read_meta(resumed)["run_id"]) if resumed and goes_on else uuid.uuid4().hex[:8]
     main = distributed.is_main()
@@ -162,8 +165,8 @@ def make_inference(config: Config) -> Inference:
     checkpoint = find_checkpoint(config)
     meta = read_meta(checkpoint)
     config = with_trained_parts(config, checkpoint)
-    model = make_model(config, meta["classes"], device)
-    load(model.objective.model, read_average(checkpoint), checkpoint)
+    model = make_model(config, meta["classes"], device, alone=True)
+    load(model.model, read_average(checkpoint), checkpoint)
     reference = _reference(config, meta["classes"]) if config.inference.metrics else None
     labels = balanced_labels(config.inference.count, _class_numbers(config, meta["classes"]))
     if reference is not None and config.inference.classes is None:
@@ -184,7 +187,7 @@ def make_inference(config: Config) -> Inference:
     return Inference(
         folder=Path(config.inference.output_dir or run_folder(config)),
         overwrite=config.inference.overwrite,
-        model=model.objective.model.eval(),
+        model=model.model.eval(),
         labels=labels,
         classes=meta["classes"],
         seed=config.inference.seed,
@@ -204,31 +207,6 @@ def with_trained_parts(config: Config, checkpoint: Path) -> Config:
     return replace(config, data=data, objective=trained["objective"], codec=trained["codec"])
 
 
-def report(settings: Report) -> str:
-    """The table of sizes and costs that `settings` asks for, as Markdown. Raises ConfigError."""
-    classes = [f"class {number}" for number in range(settings.class_count)]
-    sizes = []
-    for path in settings.configs:
-        config = load_config([f"exp.config_path={path}"], Config)
-        model = make_model(config, classes, torch.device("cpu"))
-        sizes.append(measure(path.removeprefix("configs/").removesuffix(".yaml"), model, config))
-    return table(sizes, settings.published)
-
-
-def measure(name: str, model: Model, config: Config) -> Size:
-    """What a configuration weighs and costs in its first training step, in which no lazy penalty is due."""
-    objective = model.objective
-    weights = {player: weights_of(getattr(objective, player), trained=True) for player in config.optimizers}
-    frozen = weights_of(objective, trained=False)
-    drawing = multiply_adds(lambda: model.drawer(objective.model, [0], seed=0))
-    objective.to("meta")  # shapes alone tell the cost
-    trainer = _make_trainer(config, model, images=None)
-    photos = torch.zeros(COSTED, 3, *[config.data.image_size] * 2, dtype=torch.uint8, device="meta")
-    labels = torch.zeros(COSTED, dtype=torch.long, device="meta")
-    training = multiply_adds(lambda: trainer.step(1, photos, labels))
-    return Size(name, weights, frozen, drawing, training / COSTED)
-
-
 def _class_numbers(config: Config, classes: Sequence[str]) -> list[int]:
     wanted = config.inference.classes if config.inference.classes is not None else list(classes)
     for name in wanted:
@@ -239,8 +217,11 @@ def _class_numbers(config: Config, classes: Sequence[str]) -> list[int]:
     return [list(classes).index(name) for name in wanted]
 
 
-def _make_trainer(config: Config, model: Model, images: Any) -> Trainer:
-    ema = build("ema", config.ema, model=model.objective.model)
+def make_trainer(config: Config, model: Model, images: Any) -> Trainer:
+    """A trainer of the model's objective. Raises ConfigError."""
+    objective = model.objective
+    assert objective is not None
+    ema = build("ema", config.ema, model=model.model)
     augment = build("augment", config.augment)
     loader = Loader(
         images,
@@ -256,23 +237,24 @@ def _make_trainer(config: Config, model: Model, images: Any) -> Trainer:
             f"data.train_batch_size: {config.data.train_batch_size} images cannot be split evenly over "
             f"{distributed.world_size()} processes and train.accumulate={config.train.accumulate}"
         )
-    for player in config.optimizers:
-        if not isinstance(getattr(model.objective, player, None), torch.nn.Module):
-            raise ConfigError(f"optimizers.{player}: the objective has no player of this name")
+    players = {turn.player for turn in objective.turns(1)}
+    for player in sorted(players ^ {*config.optimizers}):
+        wrong = "is missing" if player in players else "the objective has no player of this name"
+        raise ConfigError(f"optimizers.{player}: {wrong}")
     optimizers = {
-        player: build("optimizer", part, f"optimizers.{player}", player=getattr(model.objective, player))
+        player: build("optimizer", part, f"optimizers.{player}", player=getattr(objective, player))
         for player, part in config.optimizers.items()
     }
     if config.train.compile:
         for player in config.optimizers:
-            getattr(model.objective, player).compile()
+            getattr(objective, player).compile()
 
     def encode(pixels: Tensor) -> Tensor:
         encoded = model.codec.encode(augment(pixels))
         return encoded.contiguous(memory_format=torch.channels_last) if config.train.channels_last else encoded
 
     return Trainer(
-        model.objective,
+        objective,
         loader.batches,
         encode,
         optimizers,

@@ -1,5 +1,7 @@
 """Every GAN's small recipe trains through the one loop, resumes to the bit, and draws."""
 
+import sys
+
 import pytest
 import torch
 
@@ -91,7 +93,7 @@ def test_the_small_recipe_is_the_papers_but_for_its_size(name):
 
     full = config.load([f"exp.config_path={ROOT / 'configs' / f'{name}.yaml'}"], Config)
     assert shape(small_config(name).objective) == shape(full.objective)
-    assert small_config(name).dataset == {"name": "synthetic", "root": "data/synthetic"}
+    assert small_config(name).dataset == {"name": "synthetic", "root": "data/synthetic_32"}
 
 
 @pytest.mark.long
@@ -149,6 +151,24 @@ def test_validation_scores_a_gan_and_warns_of_its_collapse(small, tmp_path, monk
 def test_a_gan_is_not_walked(small):
     with pytest.raises(ConfigError, match=r"sampler\.name: Heun walks with a denoiser; for DCGAN use one_shot"):
         train.main(small("dcgan", "sampler={name: heun}"))
+
+
+def test_a_missing_optimizer_is_named(small, tmp_path):
+    full = (ROOT / "configs" / "dcgan.yaml").read_text().replace("base.yaml", f"{ROOT}/configs/base.yaml")
+    path = tmp_path / "one.yaml"
+    path.write_text(
+        "\n".join(line for line in full.splitlines() if not line.startswith("  discriminator: {name: adamw"))
+    )
+    with pytest.raises(ConfigError, match=r"optimizers\.discriminator: is missing"):
+        train.main(small("dcgan", f"exp.config_path={path}", "data.image_size=32", "sampler={name: one_shot}"))
+
+
+def test_drawing_wants_nothing_of_what_a_model_is_trained_against(small, tmp_path, monkeypatch):
+    stop_at(1, monkeypatch)
+    train.main(small("projected_gan"))
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    inference.main(small("projected_gan", "train.checkpoint_path=latest", "inference.count=8", "inference.metrics=[]"))
+    assert len(list((run_of(tmp_path) / "images").glob("*/*.png"))) == 8
 
 
 def test_a_denoiser_is_not_drawn_in_one_shot(tiny):

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from foodgen.core import distributed
 from foodgen.core.errors import ConfigError
@@ -36,3 +37,9 @@ def find_autocast(precision: str, device: torch.device) -> Callable[[], Abstract
     if precision == "bf16" or (precision == "auto" and able):
         return partial(torch.autocast, device.type, torch.bfloat16)
     return nullcontext
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[Any]:
+    """No autocast on x's device."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()

@@ -142,10 +142,15 @@ def build(key: str, node: Mapping[str, Any], path: str = "", **ambient: Any) -> 
 def _built(key: str, value: Any, path: str, ambient: Mapping[str, Any]) -> Any:
     if key in REGISTRY_OF_KEY and isinstance(value, Mapping) and "name" in value:
         return build(key, value, path, **ambient)
-    if key in COLLECTIONS and isinstance(value, Mapping):
-        parts = {label: part for label, part in value.items() if part is not None}
-        return {label: build(key, part, f"{path}.{label}", **ambient) for label, part in parts.items()}
-    return value
+    if key not in COLLECTIONS or value is None:
+        return value
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{path}: parts are wanted, each under a label (got {value!r})")
+    parts = {label: part for label, part in value.items() if part is not None}
+    for label, part in parts.items():
+        if not isinstance(part, Mapping):
+            raise ConfigError(f"{path}.{label}: a part is wanted, or null to leave it out (got {part!r})")
+    return {label: build(key, part, f"{path}.{label}", **ambient) for label, part in parts.items()}
 
 
 def _checked(cls: type, arguments: dict[str, Any], path: str) -> dict[str, Any]:

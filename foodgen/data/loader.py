@@ -116,8 +116,13 @@ def _move_all(images: Any, device: torch.device, chunk: int = 4096) -> tuple[Ten
 @atexit.register
 def _end_readers() -> None:
     """Python's own end would ask with SIGTERM and wait: for ever, where batches are still being read."""
-    for process in _readers:
+    readers = [process for process in _readers if process.is_alive()]
+    if readers:  # torch would raise an error at the first death
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for process in readers:
         process.kill()
+    for process in readers:
+        process.join(1)
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:

@@ -130,17 +130,16 @@ class Scorer:
             return {}
         real = self.real()
         shares = self.spread(generated, labels, real, self.reference.labels)
-        warn_of_collapse("features", shares, self.reference.classes)
+        warn_of_collapse("features", {self.reference.classes[label]: share for label, share in shares.items()})
         scores = {metric.name: metric(generated, real) for metric in self.metrics}
         return scores | ({"feature_spread": sum(shares.values()) / len(shares)} if shares else {})
 
 
-def warn_of_collapse(what: str, shares: Mapping[int, float], classes: Sequence[str]) -> None:
+def warn_of_collapse(what: str, shares: Mapping[str, float]) -> None:
     """Warn if some classes have less than a tenth of the variety of real images."""
-    low = sorted(shares, key=lambda label: shares[label])
-    low = [label for label in low if shares[label] < COLLAPSED]
+    low = sorted((share, name) for name, share in shares.items() if share < COLLAPSED)
     if low:
-        names = ", ".join(f"{classes[label]} ({shares[label]:.1%})" for label in low[:5])
+        names = ", ".join(f"{name} ({share:.1%})" for share, name in low[:5])
         log.warning(
             "collapse: the %s of %d of %d classes vary less than a tenth as much as real images': %s%s",
             *(what, len(low), len(shares), names, " ..." if len(low) > 5 else ""),

@@ -52,7 +52,7 @@ class Session:
         drawer: Drawer,
         scorer: Scorer | None,
         paint: Callable[[Tensor, Sequence[int], Path], None],
-        spread: Callable[[Tensor, Sequence[int]], Mapping[int, float]],
+        spread: Callable[[Tensor, Sequence[int]], Mapping[str, float]],
     ) -> None:
         self.settings, self.batch_size, self.classes = settings, batch_size, classes
         self.folder, self.config, self.run_id, self.seed = folder, config, run_id, seed
@@ -150,12 +150,13 @@ class Session:
     def _validate(self) -> bool:
         """Draw with the averaged model, paint a grid, score; whether the first metric is the best so far."""
         step, model = self.trainer.done, self.trainer.ema.model
+        distributed.copy_from_main(model)  # batch norm has seen other images on other processes
         everyone = range(len(self.classes))
         grid = balanced_labels(self.settings.grid_count, everyone)
         images = self.drawer(model, grid, self.seed)
         if distributed.is_main():
             self._paint(images, grid, self.folder / "grids" / f"step-{step:08d}.png")
-            warn_of_collapse("pixels", self.spread(images, grid), self.classes)
+            warn_of_collapse("pixels", self.spread(images, grid))
         if self.scorer is None:
             return False
         labels = self.val_labels

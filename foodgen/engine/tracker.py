@@ -73,7 +73,8 @@ class Tracker:
     def flush(self, step: int, images: int, **more: float) -> None:
         """Write the means since the last row. Raises UserError if one is not finite."""
         names = sorted(self.sums)
-        means = torch.stack([self.sums[name].float() / self.counts[name] for name in names])
+        device = max((value.device for value in self.sums.values()), key=lambda device: device.type != "cpu")
+        means = torch.stack([self.sums[name].float().to(device) / self.counts[name] for name in names])
         distributed.average([means])
         row = dict(zip(names, means.tolist(), strict=True))
         self.sums, self.counts = {}, {}

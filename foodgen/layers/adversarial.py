@@ -11,12 +11,19 @@ from foodgen.layers.conditioning import ClassTable
 from foodgen.layers.convolution import convolution
 
 
-def halvings(size: int, smallest: int = 4) -> int:
-    """How often `size` can be halved down to `smallest`. Raises ValueError unless evenly."""
-    times = round(math.log2(max(1, size) / smallest))
-    if size != smallest * 2**times or times < 1:
-        raise ValueError(f"image_size: {size} is not {smallest} times a power of two")
+def halvings(size: int) -> int:
+    """How often `size` can be halved down to 4. Raises ValueError unless evenly and at least once."""
+    times = round(math.log2(max(1, size) / 4))
+    if size != 4 * 2**times or times < 1:
+        raise ValueError(f"image_size: {size} is not 8, 16, 32, 64, ... pixels")
     return times
+
+
+def at_least_one(**numbers: int) -> None:
+    """Raise ValueError, naming the first of the arguments that is below 1."""
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"{name}: {number} is not at least 1")
 
 
 def orthogonal(network: nn.Module) -> None:

@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from foodgen.layers.adversarial import at_least_one
 from foodgen.layers.conditioning import ClassTable
 from foodgen.layers.filter import Smooth
 
@@ -15,6 +18,12 @@ from foodgen.layers.filter import Smooth
 def leaky(x: Tensor) -> Tensor:
     """Leaky ReLU that keeps the deviation of a normal input about 1."""
     return functional.leaky_relu(x, 0.2) * math.sqrt(2)
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[Any]:
+    """No autocast: styles act on all features and want more than eight significant bits."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 def normalised(x: Tensor) -> Tensor:
@@ -74,7 +83,11 @@ class ModulatedConvolution(nn.Module):
         self.smooth = Smooth()
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        scale, weight = self.to_scale(style), self.weight * self.gain  # (batch, inputs)
+        weight = self.weight * self.gain
+        with full_precision(x):
+            scale = self.to_scale(style)  # (batch, inputs)
+            squares = weight.square().sum(dim=(2, 3))  # (outputs, inputs)
+            norm = (scale.square() @ squares.T + 1e-8).rsqrt()
         x = x * scale[:, :, None, None].to(x.dtype)
         if self.up:
             x = functional.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
@@ -82,8 +95,6 @@ class ModulatedConvolution(nn.Module):
         else:
             x = functional.conv2d(x, weight, padding=self.size // 2)
         if self.demodulate:
-            squares = weight.square().sum(dim=(2, 3))  # (outputs, inputs)
-            norm = (scale.square() @ squares.T + 1e-8).rsqrt()
             x = x * norm[:, :, None, None].to(x.dtype)
         return x
 
@@ -141,6 +152,7 @@ class StyleMapping(nn.Module):
 
     def __init__(self, noise: int, style: int, classes: int, layers: int, rate: float = 0.01) -> None:
         super().__init__()
+        at_least_one(mapping_layers=layers, noise_width=noise, style_width=style)
         self.label = ClassTable(classes, style) if classes else None
         widths = [noise + (style if classes else 0), *[style] * layers]
         pairs = pairwise(widths)
@@ -148,11 +160,12 @@ class StyleMapping(nn.Module):
 
     def forward(self, noise: Tensor, labels: Tensor | None) -> Tensor:
         """noise: (batch, noise) to (batch, style)."""
-        x = normalised(noise)
-        if self.label is not None:
-            x = torch.cat([x, normalised(self.label(labels, len(x)))], dim=1)
-        for layer in self.layers:
-            x = leaky(layer(x))
+        with full_precision(noise):
+            x = normalised(noise.float())
+            if self.label is not None:
+                x = torch.cat([x, normalised(self.label(labels, len(x)))], dim=1)
+            for layer in self.layers:
+                x = leaky(layer(x))
         return x
 
 

@@ -19,11 +19,8 @@ def deviations(values: Tensor, labels: Sequence[int]) -> dict[int, float]:
 
 def spread(made: Tensor, labels: Sequence[int], real: Tensor, real_labels: Sequence[int]) -> dict[int, float]:
     """Each class's deviation as a share of the real one's: about 1 in health, near 0 after a collapse."""
-    return _shares(deviations(made, labels), deviations(real, real_labels))
-
-
-def _shares(made: dict[int, float], real: dict[int, float]) -> dict[int, float]:
-    return {label: value / real[label] for label, value in made.items() if real.get(label)}
+    expected = deviations(real, real_labels)
+    return {label: value / expected[label] for label, value in deviations(made, labels).items() if expected.get(label)}
 
 
 class PixelSpread:
@@ -37,11 +34,17 @@ class PixelSpread:
         self.real, self.per_class = real, per_class
 
     @cached_property
-    def expected(self) -> dict[int, float]:
+    def sample(self) -> tuple[Tensor, list[int]]:
+        """Real images of each class, uint8, and their labels."""
         labels = np.asarray(self.real.labels)
         chosen = np.concatenate([np.flatnonzero(labels == label)[: self.per_class] for label in np.unique(labels)])
-        return deviations(torch.stack([self.real[int(index)][0] for index in chosen]), labels[chosen].tolist())
+        return torch.stack([self.real[int(index)][0] for index in chosen]), labels[chosen].tolist()
 
-    def __call__(self, images: Tensor, labels: Sequence[int]) -> dict[int, float]:
-        """images: uint8, (n, 3, size, size); of classes with two images or more."""
-        return _shares(deviations(images, labels), self.expected)
+    def __call__(self, images: Tensor, labels: Sequence[int]) -> dict[str, float]:
+        """images: uint8, (n, 3, size, size). By class, where some have two images; else of all classes together."""
+        real, real_labels = self.sample
+        if len({*labels}) == len(labels):
+            (share,) = spread(images, [0] * len(images), real, [0] * len(real)).values()
+            return {"all classes together": share}
+        shares = spread(images, labels, real, real_labels)
+        return {self.real.classes[label]: share for label, share in shares.items()}

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from foodgen.core.registry import models
 from foodgen.core.types import Generator
-from foodgen.layers.adversarial import halvings
+from foodgen.layers.adversarial import at_least_one, halvings
 from foodgen.layers.conditioning import ClassTable
 
 
@@ -33,6 +33,7 @@ class DCGAN(Generator):
 
     def __init__(self, channels: int, image_size: int, classes: int, width: int = 128, noise_width: int = 100) -> None:
         super().__init__()
+        at_least_one(width=width, noise_width=noise_width)
         self.noise_shape = (noise_width,)
         widths = [width * 2**number for number in reversed(range(halvings(image_size)))]
         self.label = ClassTable(classes, noise_width)
@@ -57,6 +58,7 @@ class DCGANDiscriminator(nn.Module):
 
     def __init__(self, channels: int, image_size: int, classes: int, width: int = 128) -> None:
         super().__init__()
+        at_least_one(width=width)
         self.image_size = image_size
         self.label = ClassTable(classes, image_size**2) if classes else None
         widths = [width * 2**number for number in range(halvings(image_size))]

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from foodgen.core.registry import models
 from foodgen.core.types import Generator
-from foodgen.layers.adversarial import ConditionalBatchNorm, halvings, spectral_norm
+from foodgen.layers.adversarial import ConditionalBatchNorm, at_least_one, halvings, spectral_norm
 from foodgen.layers.conditioning import ClassTable
 from foodgen.layers.style import PixelNoise, normalised, planes
 
@@ -63,9 +63,10 @@ class FastGAN(Generator):
 
     def __init__(self, channels: int, image_size: int, classes: int, width: int = 64, noise_width: int = 256) -> None:
         super().__init__()
+        at_least_one(width=width, noise_width=noise_width)
         count = halvings(image_size)
-        if image_size > max(MULTIPLES):
-            raise ValueError(f"image_size: {image_size} is above {max(MULTIPLES)}")
+        if not 32 <= image_size <= max(MULTIPLES):
+            raise ValueError(f"image_size: {image_size} is not between 32 and {max(MULTIPLES)}")
         self.noise_width = noise_width
         self.sizes = [8 * 2 ** (number // 2) for number in range(2 * count)]  # a convolution's
         self.noise_shape = (noise_width + sum(size**2 for size in self.sizes),)
@@ -100,6 +101,8 @@ class FastGAN(Generator):
 class Mixing(nn.Module):
     """Fixed random mixing of feature maps: across channels, then across scales, the deepest first (section 3.2).
 
+    Every map leaves at twice its size, which is the next finer one's.
+
     inputs   channels of the maps, the finest first
     outputs  channels after the mixing
     """
@@ -115,17 +118,17 @@ class Mixing(nn.Module):
         )
         self.widths = finer
         for layer in [*self.channels, *self.scales]:
-            nn.init.kaiming_normal_(layer.weight)
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
         self.requires_grad_(False)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         mixed = [layer(x) for layer, x in zip(self.channels, maps, strict=True)]
         below: Tensor | None = None
         for number in reversed(range(len(mixed))):
-            joined = mixed[number]
-            if below is not None:
-                joined = joined + functional.interpolate(below, size=joined.shape[-2:], mode="bilinear")
-            below = mixed[number] = self.scales[number](joined)
+            joined = mixed[number] if below is None else mixed[number] + below
+            below = mixed[number] = self.scales[number](
+                functional.interpolate(joined, scale_factor=2.0, mode="bilinear")
+            )
         return mixed
 
 
@@ -165,10 +168,13 @@ class ProjectedDiscriminator(nn.Module):
 
     def __init__(self, features: nn.Module, classes: int, width: int = 64, label_width: int = 64) -> None:
         super().__init__()
+        at_least_one(width=width, label_width=label_width)
+        if not hasattr(features, "widths"):
+            raise ValueError(f"features: a network with feature maps is wanted; {type(features).__name__} has none")
         self.features = features.requires_grad_(False)
         inputs: list[int] = features.widths  # type: ignore[assignment]
         self.mixing = Mixing(inputs, [width * 2**number for number in range(len(inputs))])
-        sizes = [int(features.resolution) // (4 * 2**number) for number in range(len(inputs))]  # type: ignore[arg-type]
+        sizes = [int(features.resolution) // (2 * 2**number) for number in range(len(inputs))]  # type: ignore[arg-type]
         self.heads = nn.ModuleList(
             Head(width, size, classes, label_width) for width, size in zip(self.mixing.widths, sizes, strict=True)
         )

@@ -63,7 +63,9 @@ class Change(nn.Module):
         return self.width(self.smooth.down(x))
 
 
-def _check(widths: Sequence[int], image_size: int) -> None:
+def _check(widths: Sequence[int], image_size: int, group: int) -> None:
+    if min(widths, default=0) < 1 or group < 1:
+        raise ValueError(f"widths: {list(widths)} and group: {group} are at least 1")
     if len(widths) != halvings(image_size) + 1:
         raise ValueError(
             f"widths: {len(widths)} are given, one for each of {halvings(image_size) + 1} sizes from 4 to {image_size} "
@@ -93,12 +95,12 @@ class R3GAN(Generator):
         blocks: int = 2,
         group: int = 16,
         noise_width: int = 64,
-        label_width: int = 128,
+        label_width: int = 64,
     ) -> None:
         super().__init__()
-        _check(widths, image_size)
+        _check(widths, image_size, group)
         self.noise_shape = (noise_width,)
-        self.label = ClassTable(classes, label_width) if classes else None
+        self.label = ClassTable(classes, label_width, deviation=classes**-0.5) if classes else None
         self.weigh = _linear(noise_width + (label_width if classes else 0), widths[0])
         self.patterns = nn.Parameter(torch.randn(widths[0], 4, 4))
         layers: list[nn.Module] = []
@@ -120,7 +122,8 @@ class R3GAN(Generator):
 class R3GANDiscriminator(nn.Module):
     """The same blocks down to 4x4 pixels, a weight for each of them, and the class by projection.
 
-    channels, image_size, classes, widths, blocks, group, label_width  as the generator's, widths from 4 pixels up
+    channels, image_size, classes, widths, blocks, group  as the generator's, widths from 4 pixels up
+    label_width  of a label's vector
     """
 
     def __init__(
@@ -131,10 +134,10 @@ class R3GANDiscriminator(nn.Module):
         widths: Sequence[int] = (768, 768, 768, 768, 384),
         blocks: int = 2,
         group: int = 16,
-        label_width: int = 128,
+        label_width: int = 768,
     ) -> None:
         super().__init__()
-        _check(widths, image_size)
+        _check(widths, image_size, group)
         self.first = _plain(channels, widths[-1])
         layers: list[nn.Module] = []
         for number in reversed(range(len(widths))):
@@ -143,7 +146,8 @@ class R3GANDiscriminator(nn.Module):
                 layers.append(Change(widths[number], widths[number - 1], up=False))
         self.layers = nn.Sequential(*layers)
         self.patterns = nn.Parameter(torch.randn(widths[0], 4, 4) / 4)
-        self.label = ClassTable(classes, label_width) if classes else None
+        # so small that the first logits are about 1 / sqrt(classes) and slopes leave R1 and R2 little to do
+        self.label = ClassTable(classes, label_width, deviation=(classes * label_width) ** -0.5) if classes else None
         self.head = _linear(widths[0], label_width if classes else 1)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -152,4 +156,4 @@ class R3GANDiscriminator(nn.Module):
         x = self.head((x * self.patterns).sum(dim=(2, 3)))
         if self.label is None:
             return x[:, 0]
-        return (x * self.label(labels, len(x))).sum(dim=1) / x.shape[1] ** 0.5
+        return (x * self.label(labels, len(x))).sum(dim=1)

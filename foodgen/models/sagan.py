@@ -10,6 +10,7 @@ from foodgen.layers.adversarial import (
     DiscriminatorBlock,
     GeneratorBlock,
     ProjectionHead,
+    at_least_one,
     halvings,
     orthogonal,
     spectral_norm,
@@ -56,6 +57,7 @@ class SAGAN(Generator):
         attention_at: int = 32,
     ) -> None:
         super().__init__()
+        at_least_one(width=width, noise_width=noise_width)
         self.noise_shape = (noise_width,)
         count = halvings(image_size)
         widths = [width * 2**number for number in reversed(range(count + 1))]
@@ -84,13 +86,14 @@ class SAGANDiscriminator(nn.Module):
 
     def __init__(self, channels: int, image_size: int, classes: int, width: int = 64, attention_at: int = 32) -> None:
         super().__init__()
+        at_least_one(width=width)
         count = halvings(image_size)
         layers: list[nn.Module] = []
         now = channels
         for number in range(count + 1):
             layers.append(DiscriminatorBlock(now, width * 2**number, down=number < count, first=number == 0))
             now = width * 2**number
-            if image_size // 2 ** (number + 1) == attention_at:
+            if number < count and image_size // 2 ** (number + 1) == attention_at:
                 layers.append(PixelAttention(now))
         self.layers = nn.Sequential(*layers)
         self.head = ProjectionHead(now, classes)

@@ -11,6 +11,7 @@ from foodgen.layers.adversarial import (
     DiscriminatorBlock,
     GeneratorBlock,
     ProjectionHead,
+    at_least_one,
     halvings,
     orthogonal,
     spectral_norm,
@@ -30,6 +31,7 @@ class SNGAN(Generator):
 
     def __init__(self, channels: int, image_size: int, classes: int, width: int = 64, noise_width: int = 128) -> None:
         super().__init__()
+        at_least_one(width=width, noise_width=noise_width)
         self.noise_shape = (noise_width,)
         widths = [width * 2**number for number in reversed(range(halvings(image_size) + 1))]
         self.first = nn.Linear(noise_width, widths[0] * 16)
@@ -55,6 +57,7 @@ class SNGANDiscriminator(nn.Module):
 
     def __init__(self, channels: int, image_size: int, classes: int, width: int = 64) -> None:
         super().__init__()
+        at_least_one(width=width)
         count = halvings(image_size)
         widths = [channels, *(width * 2**number for number in range(count)), width * 2**count]
         pairs = list(pairwise(widths))

@@ -29,7 +29,9 @@ LAYERS = {"modulated": ModulatedLayer, "adaptive_instance_norm": AdaptiveLayer}
 
 
 def widths(image_size: int, base: int, widest: int) -> list[int]:
-    """Channels at 4, 8, ... pixels: `base` / size, `widest` at most."""
+    """Channels at 4, 8, ... pixels: `base` / size, `widest` at most. Raises ValueError if none are left."""
+    if base < image_size or widest < 1:
+        raise ValueError(f"base: {base} is at least the image's size, {image_size}, and widest: {widest} at least 1")
     return [min(base // (4 * 2**number), widest) for number in range(halvings(image_size) + 1)]
 
 
@@ -61,7 +63,7 @@ class StyleGAN2(Generator):
         noise_width: int = 512,
         style_width: int = 512,
         mapping_layers: int = 8,
-        base: int = 8192,
+        base: int = 16384,
         widest: int = 512,
         layer: Literal["modulated", "adaptive_instance_norm"] = "modulated",
         skips: bool = True,
@@ -152,7 +154,7 @@ class StyleGAN2Discriminator(nn.Module):
         channels: int,
         image_size: int,
         classes: int,
-        base: int = 8192,
+        base: int = 16384,
         widest: int = 512,
         residual: bool = True,
         group: int = 4,

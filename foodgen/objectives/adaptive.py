@@ -60,19 +60,19 @@ class Adaptive(Disturbance):
 
     @torch.no_grad()
     def observe(self, real_logits: Tensor) -> None:
-        self.signs += real_logits.sign().mean()
-        self.seen += 1
-        mean = self.signs / self.seen
+        mean = real_logits.sign().mean()
         distributed.average([mean])
+        self.signs += mean
+        self.seen += 1
         if not self.fixed:  # no reading of `seen` as a number, which would wait for the device
             images = self.interval * len(real_logits) * distributed.world_size()
             due = self.seen == self.interval
-            moved = (self.probability + due * (mean - self.target).sign() * images / self.ramp).clamp(0, 1)
-            self.probability.copy_(moved)
+            step = (self.signs / self.seen - self.target).sign() * images / self.ramp
+            self.probability.copy_((self.probability + due * step).clamp(0, 1))
             self.signs *= ~due
             self.seen *= ~due
 
-    def forward(self, images: Tensor) -> Tensor:
+    def change(self, images: Tensor) -> Tensor:
         if self.changes & {*self.geometry}:
             grid = functional.affine_grid(self._geometry(images)[:, :2], list(images.shape), align_corners=False)
             images = functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
@@ -81,31 +81,40 @@ class Adaptive(Disturbance):
             images = torch.einsum("nij,njhw->nihw", matrix[:, :3, :3], images) + matrix[:, :3, 3, None, None]
         return images
 
+    def _happens(self, name: str, x: Tensor) -> Tensor:
+        """Which images the change happens to, (batch,). Rotation has two chances and so a smaller one each."""
+        probability = 1 - (1 - self.probability).sqrt() if name == "rotate" else self.probability
+        return (uniform_for(x) < probability) & (name in self.changes)
+
     def _sometimes(self, name: str, x: Tensor, value: Tensor, otherwise: float) -> Tensor:
         """`value`, (batch,), where the change happens to an image, else `otherwise`."""
-        happens = (uniform_for(x) < self.probability) & (name in self.changes)
-        return torch.where(happens, value, otherwise)
+        return torch.where(self._happens(name, x), value, otherwise)
 
     def _geometry(self, x: Tensor) -> Tensor:
-        """Where each output pixel is looked up: (batch, 3, 3), coordinates in [-1, 1]."""
-        normal = _normals(x, 5)
+        """Where each output pixel is looked up: (batch, 3, 3), coordinates in [-1, 1].
+
+        A change that comes later to the image comes earlier to the place that is looked up.
+        """
+        normal = _normals(x, 4)
         zero, one = torch.zeros_like(normal[0]), torch.ones_like(normal[0])
         flip = self._sometimes("flip", x, 1 - 2 * (uniform_for(x) < 0.5).float(), 1.0)
         quarters = self._sometimes("turn", x, (uniform_for(x) * 4).floor(), 0.0) * math.pi / 2
-        shift_x, shift_y = (self._pixels(self._sometimes("shift", x, _even(x, 0.25), 0.0), x) for _ in range(2))
+        shifted = self._happens("shift", x)
+        shift_x, shift_y = (self._pixels(torch.where(shifted, _even(x, 0.25), 0.0), x) for _ in range(2))
         scale = self._sometimes("scale", x, (0.2 * math.log(2) * normal[0]).exp(), 1.0)
         before = self._sometimes("rotate", x, _even(x, math.pi), 0.0)
         stretch = self._sometimes("stretch", x, (0.2 * math.log(2) * normal[1]).exp(), 1.0)
         after = self._sometimes("rotate", x, _even(x, math.pi), 0.0)
-        move_x, move_y = (self._sometimes("move", x, 0.25 * normal[2 + i], 0.0) for i in range(2))
+        moved = self._happens("move", x)
+        move_x, move_y = (torch.where(moved, 0.25 * normal[2 + i], 0.0) for i in range(2))
         matrix = _matrix([[flip, zero, zero], [zero, one, zero], [zero, zero, one]])
-        matrix = _rotation(quarters) @ matrix
-        matrix = _matrix([[one, zero, shift_x], [zero, one, shift_y], [zero, zero, one]]) @ matrix
-        matrix = _matrix([[scale, zero, zero], [zero, scale, zero], [zero, zero, one]]) @ matrix
-        matrix = _rotation(before) @ matrix
-        matrix = _matrix([[stretch, zero, zero], [zero, 1 / stretch, zero], [zero, zero, one]]) @ matrix
-        matrix = _rotation(after) @ matrix
-        return _matrix([[one, zero, move_x], [zero, one, move_y], [zero, zero, one]]) @ matrix
+        matrix = matrix @ _rotation(quarters)
+        matrix = matrix @ _matrix([[one, zero, shift_x], [zero, one, shift_y], [zero, zero, one]])
+        matrix = matrix @ _matrix([[scale, zero, zero], [zero, scale, zero], [zero, zero, one]])
+        matrix = matrix @ _rotation(before)
+        matrix = matrix @ _matrix([[stretch, zero, zero], [zero, 1 / stretch, zero], [zero, zero, one]])
+        matrix = matrix @ _rotation(after)
+        return matrix @ _matrix([[one, zero, move_x], [zero, one, move_y], [zero, zero, one]])
 
     @staticmethod
     def _pixels(share: Tensor, x: Tensor) -> Tensor:

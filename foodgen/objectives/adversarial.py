@@ -13,6 +13,9 @@ from foodgen.objectives.disturbances import Disturbance, Undisturbed
 from foodgen.objectives.gan_losses import Loss
 from foodgen.objectives.penalties import Penalty, Scene
 
+# what a turn tells beside its penalties
+MEASURED = {"loss", "real_logit", "fake_logit", "real_deviation", "fake_deviation", "disturbance", "gradient_norm"}
+
 
 @objectives.add_to_registry(name="adversarial")
 class Adversarial(Objective):
@@ -40,6 +43,11 @@ class Adversarial(Objective):
         super().__init__()
         if not isinstance(model, Generator):
             raise ValueError(f"model: a generator is wanted; {type(model).__name__} is none")
+        if isinstance(discriminator, Generator):
+            raise ValueError(f"discriminator: {type(discriminator).__name__} is a generator")
+        for label in penalties or {}:
+            if label in MEASURED or hasattr(nn.ModuleDict, label):
+                raise ValueError(f"penalties: '{label}' stands for something else; choose another label")
         if discriminator_turns < 1:
             raise ValueError(f"discriminator_turns: {discriminator_turns} is not at least 1")
         self.model: Generator = model

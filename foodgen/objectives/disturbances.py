@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from foodgen.core.devices import full_precision
 from foodgen.core.randomness import uniform_for
 from foodgen.core.registry import disturbances
 
@@ -23,8 +24,14 @@ class Disturbance(nn.Module, ABC):
         super().__init__()
         self.register_buffer("probability", torch.tensor(probability))
 
+    def forward(self, images: Tensor) -> Tensor:
+        """The images as the discriminator shall see them, in float32."""
+        with full_precision(images):
+            return self.change(images.float())
+
     @abstractmethod
-    def forward(self, images: Tensor) -> Tensor: ...
+    def change(self, images: Tensor) -> Tensor:
+        """The changed images."""
 
     def observe(self, real_logits: Tensor) -> None:
         """Take notice of what the discriminator thinks of real images."""
@@ -37,7 +44,7 @@ class Undisturbed(Disturbance):
     def __init__(self) -> None:
         super().__init__(0.0)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def change(self, images: Tensor) -> Tensor:
         return images
 
 
@@ -60,7 +67,7 @@ class DiffAugment(Disturbance):
                 raise ValueError(f"policy: there is no {name}; there are: {', '.join(changes)}")
         self.changes, self.strength = [changes[name] for name in policy], strength
 
-    def forward(self, images: Tensor) -> Tensor:
+    def change(self, images: Tensor) -> Tensor:
         for change in self.changes:
             images = change(images)
         return images

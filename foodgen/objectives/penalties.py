@@ -1,13 +1,13 @@
 """Penalties that keep a player smooth: gradients within the loss, in float32, outside autocast."""
 
 from abc import ABC, abstractmethod
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from foodgen.core import distributed
+from foodgen.core.devices import full_precision
 from foodgen.core.randomness import normal_like, uniform_for
 from foodgen.core.registry import penalties
 from foodgen.core.types import Generator
@@ -41,8 +41,7 @@ class Penalty(nn.Module, ABC):
 
     def forward(self, scene: Scene) -> Tensor:
         """The penalty's size, before its weight."""
-        kind = scene.real.device.type
-        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+        with full_precision(scene.real):
             return self.size(scene)
 
     @abstractmethod

@@ -27,21 +27,32 @@ def test_real_photos_have_not_collapsed_and_copies_have(dishes, caplog):
     train, test = Folder(dishes / "train", 16), Folder(dishes / "test", 16)
     pixels = PixelSpread(train)
     images, labels = torch.stack([test[i][0] for i in range(len(test))]), list(test.labels)
-    warn_of_collapse("pixels", pixels(images, labels), test.classes)
+    warn_of_collapse("pixels", pixels(images, labels))
     assert not caplog.text
     first = torch.tensor([labels.index(label) for label in labels])
     noisy = images[first].int() + torch.randint(-2, 3, images.shape)
     with caplog.at_level(logging.WARNING):
-        warn_of_collapse("pixels", pixels(noisy.clamp(0, 255).byte(), labels), test.classes)
+        warn_of_collapse("pixels", pixels(noisy.clamp(0, 255).byte(), labels))
     assert "collapse: the pixels of 8 of 8 classes vary less than a tenth" in caplog.text
     assert "cookies (" in caplog.text
+
+
+def test_with_one_image_a_class_all_are_looked_at_together(dishes, caplog):
+    train = Folder(dishes / "train", 16)
+    images = torch.stack([train[list(train.labels).index(label)][0] for label in range(8)])
+    shares = PixelSpread(train)(images, range(8))
+    assert shares == {"all classes together": pytest.approx(1, abs=0.3)}
+    warn_of_collapse("pixels", shares)
+    assert not caplog.text
+    warn_of_collapse("pixels", PixelSpread(train)(images[:1].expand(8, -1, -1, -1), range(8)))
+    assert "all classes together (0.0%)" in caplog.text
 
 
 def test_one_collapsed_class_is_named_alone(dishes, caplog):
     test = Folder(dishes / "test", 16)
     images, labels = torch.stack([test[i][0] for i in range(len(test))]), torch.tensor(list(test.labels))
     images[labels == 3] = images[labels == 3][:1]
-    warn_of_collapse("pixels", PixelSpread(test)(images, labels.tolist()), test.classes)
+    warn_of_collapse("pixels", PixelSpread(test)(images, labels.tolist()))
     assert (
         f"the pixels of 1 of 8 classes vary less than a tenth as much as real images': {test.classes[3]} (0.0%)"
         in caplog.text

@@ -12,6 +12,7 @@ from foodgen.core.types import Batch
 from foodgen.engine.ema import ExponentialAverage
 from foodgen.engine.optimizers import AdamW
 from foodgen.engine.trainer import Trainer
+from foodgen.objectives.disturbances import Disturbance
 
 AMBIENT = {"channels": 3, "image_size": 8, "classes": 4}
 
@@ -132,10 +133,53 @@ def test_relativistic_looks_at_real_images_in_the_generators_turn():
     assert any(weight.grad is not None for weight in made.model.parameters())
 
 
-def test_the_discriminator_sees_disturbed_images():
+@pytest.mark.parametrize("turn", [0, 1])
+def test_the_discriminator_sees_disturbed_images_alone(turn):
+    class Blank(Disturbance):
+        def change(self, images):
+            return images * 0
+
+    class Watching(nn.Module):
+        seen: ClassVar[list] = []
+
+        def forward(self, images, labels):
+            self.seen.append(images)
+            return images.mean(dim=(1, 2, 3))
+
+    Watching.seen.clear()
+    made = objective(loss={"name": "relativistic"}, penalties={"r1": {"name": "r1", "weight": 1.0}})
+    made.discriminator, made.disturbance = Watching(), Blank(1.0)
+    made.turns(1)[turn].loss(batch())
+    assert len(Watching.seen) == (3 if turn == 0 else 2)  # real, fake, and R1's look
+    assert not any(images.any() for images in Watching.seen)
+
+
+def test_adaptive_augmentation_hears_of_the_real_logits():
     made = objective(disturbance={"name": "adaptive", "interval": 1, "ramp": 16, "probability": 0.5})
-    assert made.turns(1)[0].loss(batch())["disturbance"].item() in (0.0, 0.5, 1.0)
+    made.turns(1)[0].loss(batch())
     assert made.disturbance.probability.item() in (0.0, 1.0)  # 8 of the ramp's 16 images further
+
+
+@pytest.mark.parametrize("model", ["sngan", "sagan", "stylegan2", "r3gan"])
+def test_turns_compute_under_bf16(model):
+    small = {
+        "sngan": ({"width": 4}, {"width": 4}),
+        "sagan": ({"width": 8, "attention_at": 8}, {"width": 8, "attention_at": 4}),
+        "stylegan2": ({"base": 16, "widest": 8, "style_width": 8, "noise_width": 4}, {"base": 16, "widest": 8}),
+        "r3gan": ({"widths": [8, 8], "group": 4}, {"widths": [8, 8], "group": 4}),
+    }[model]
+    made = objective(
+        model={"name": model, **small[0]},
+        discriminator={"name": f"{model}_discriminator", **small[1]},
+        penalties={"r1": {"name": "r1", "weight": 1.0}, "path_length": {"name": "path_length", "weight": 1.0}},
+        disturbance={"name": "adaptive", "probability": 0.5},
+    )
+    for turn in made.turns(4):
+        with torch.autocast("cpu", torch.bfloat16):
+            found = turn.loss(batch())
+        assert all(value.dtype == torch.float32 and value.isfinite() for value in found.values())
+        found["loss"].backward()
+        assert all(w.grad is None or w.grad.isfinite().all() for w in made.parameters())
 
 
 def test_penalties_are_left_out_by_null():
@@ -147,6 +191,10 @@ def test_penalties_are_left_out_by_null():
     ("changes", "match"),
     [
         ({"model": {"name": "sngan_discriminator"}}, r"objective: model: a generator is wanted; SNGANDiscriminator"),
+        ({"discriminator": {"name": "dcgan"}}, r"objective: discriminator: DCGAN is a generator"),
+        ({"penalties": {"loss": {"name": "r1", "weight": 1.0}}}, r"penalties: 'loss' stands for something else"),
+        ({"penalties": {"r1": False}}, r"objective\.penalties\.r1: a part is wanted, or null"),
+        ({"penalties": 3}, r"objective\.penalties: parts are wanted"),
         ({"discriminator_turns": 0}, r"objective: discriminator_turns: 0"),
         (
             {"penalties": {"r1": {"name": "r3", "weight": 1.0}}},

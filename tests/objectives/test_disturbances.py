@@ -32,7 +32,7 @@ def test_diff_augment_lets_gradients_through_twice(policy):
 
     def changed(x):
         seed_step(0, 1)
-        return change(x)
+        return change.change(x)  # in double precision
 
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(changed, x, fast_mode=True)
@@ -185,6 +185,32 @@ def test_adaptive_lets_gradients_through():
     with torch.no_grad():  # it is linear in the image, so that a step of any length tells its slope
         assert (changed(x + way) - changed(x)).item() == pytest.approx((x.grad * way).sum().item(), rel=1e-3)
     assert x.grad.abs().sum() > 0
+
+
+def test_autocast_changes_nothing(images):
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(Adaptive()(images), images, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", [*Adaptive.geometry, *Adaptive.colour])
+def test_each_change_is_as_frequent_as_the_probability_says(name):
+    x = torch.randn(2000, 3, 8, 8)
+    changed = Adaptive(changes=[name], probability=0.3)(x)
+    share = ((changed - x).abs().amax(dim=(1, 2, 3)) > 1e-4).float().mean().item()
+    idle = {"flip": 0.5, "turn": 0.25, "shift": 0.25, "luma_flip": 0.5}  # chances that the change is none
+    assert share == pytest.approx(0.3 * (1 - idle.get(name, 0.0)), abs=0.05)
+
+
+def test_geometry_comes_in_its_order():
+    # a flip, then a shift: a pixel right of the middle ends left of it, moved by the shift
+    module = Adaptive(changes=["flip", "move"], probability=1.0)
+    x = torch.randn(60, 3, 16, 16)
+    seed_step(0, 1)
+    places = module._geometry(x)
+    flips, moves = places[:, 0, 0], places[:, 0, 2]
+    seed_step(0, 1)
+    alone = Adaptive(changes=["move"], probability=1.0)._geometry(x)[:, 0, 2]
+    torch.testing.assert_close(moves, flips * alone)  # what is looked up: the move undone, then the flip
 
 
 def test_about_as_many_change_as_the_probability_says():
