@@ -24,7 +24,7 @@ class Adaptive(Disturbance):
                  luma_flip, hue, saturation (colour)
     target       of the sign statistic (the paper's r_t, 0.6)
     ramp         images over which the probability could rise from 0 to 1 (500,000)
-    interval     discriminator turns between adjustments
+    interval     discriminator turns between adjustments, each piece of an accumulated batch counting as one
     probability  to start with
     fixed        keep it there
 

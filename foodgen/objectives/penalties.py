@@ -15,7 +15,10 @@ from foodgen.core.types import Generator
 
 @dataclass
 class Scene:
-    """What a penalty may look at: both players, and the images and labels that the discriminator sees."""
+    """What a penalty may look at: both players, and images and labels.
+
+    In the discriminator's turn the images are those that it sees, disturbed; slopes are taken there.
+    """
 
     model: Generator
     discriminator: nn.Module
