@@ -100,7 +100,6 @@ def make_scorer(config: Config, names: Sequence[str], reference: Any, device: to
     folder = Path(config.data.input_val_dir)
     cache = folder.with_name(folder.name + ".features")
     real = partial(features_of, extract, reference, config.data.val_batch_size, cache)
-
     return Scorer(extract, reference, real, chosen, spread, config.data.val_batch_size)
 
 

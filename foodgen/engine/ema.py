@@ -15,7 +15,7 @@ class ExponentialAverage:
     decay   share of the old average that a step keeps, lower at first: (1 + step) / (10 + step)
 
     Batch norm's running statistics are averaged with the weights that they belong to; all other buffers
-    (spectral norm's vectors, running means, fixed noise) are copied.
+    (spectral norm's vectors, running means) are copied.
     """
 
     def __init__(self, model: nn.Module, decay: float = 0.9999) -> None:

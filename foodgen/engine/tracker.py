@@ -49,7 +49,8 @@ class Tracker:
 
     def resume(self, step: int, state: Mapping[str, Any]) -> None:
         """Take up at `step`: rows of later steps are cut off, half-full averages restored."""
-        self.sums, self.counts = dict(state["sums"]), dict(state["counts"])
+        self.sums = dict(state["sums"])
+        self.counts = dict(state.get("counts") or {name: state["count"] for name in self.sums})  # older: one for all
         self.bar.update(step)
         if self.folder and (path := self.folder / "metrics.jsonl").is_file():
             kept = [json.dumps(row) + "\n" for row in read_rows(path) if row["step"] <= step]

@@ -86,8 +86,6 @@ class ModulatedConvolution(nn.Module):
         weight = self.weight * self.gain
         with full_precision(x):
             scale = self.to_scale(style)  # (batch, inputs)
-            squares = weight.square().sum(dim=(2, 3))  # (outputs, inputs)
-            norm = (scale.square() @ squares.T + 1e-8).rsqrt()
         x = x * scale[:, :, None, None].to(x.dtype)
         if self.up:
             x = functional.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
@@ -95,6 +93,9 @@ class ModulatedConvolution(nn.Module):
         else:
             x = functional.conv2d(x, weight, padding=self.size // 2)
         if self.demodulate:
+            with full_precision(x):
+                squares = weight.square().sum(dim=(2, 3))  # (outputs, inputs)
+                norm = (scale.square() @ squares.T + 1e-8).rsqrt()
             x = x * norm[:, :, None, None].to(x.dtype)
         return x
 

@@ -60,17 +60,18 @@ class Adaptive(Disturbance):
 
     @torch.no_grad()
     def observe(self, real_logits: Tensor) -> None:
+        if self.fixed:
+            return
         mean = real_logits.sign().mean()
         distributed.average([mean])
         self.signs += mean
         self.seen += 1
-        if not self.fixed:  # no reading of `seen` as a number, which would wait for the device
-            images = self.interval * len(real_logits) * distributed.world_size()
-            due = self.seen == self.interval
-            step = (self.signs / self.seen - self.target).sign() * images / self.ramp
-            self.probability.copy_((self.probability + due * step).clamp(0, 1))
-            self.signs *= ~due
-            self.seen *= ~due
+        images = self.interval * len(real_logits) * distributed.world_size()
+        due = self.seen == self.interval  # not read as a number, which would wait for the device
+        step = (self.signs / self.seen - self.target).sign() * images / self.ramp
+        self.probability.copy_((self.probability + due * step).clamp(0, 1))
+        self.signs *= ~due
+        self.seen *= ~due
 
     def change(self, images: Tensor) -> Tensor:
         if self.changes & {*self.geometry}:

@@ -128,6 +128,13 @@ def test_what_is_measured_now_and_then_is_averaged_over_those_times(tmp_path):
     assert (row["loss"], row["penalty"]) == (1.0, 7.0)
 
 
+def test_an_older_state_has_one_count_for_all(tmp_path):
+    tracker = Tracker(tmp_path, 12)
+    tracker.resume(4, {"sums": {"loss": torch.tensor(6.0)}, "count": 3})
+    tracker.flush(4, 4)
+    assert read_rows(tmp_path / "metrics.jsonl")[-1]["loss"] == 2.0
+
+
 def test_wandb_keeps_every_row_of_a_run_that_was_rolled_back(tmp_path):
     for steps in (range(10), range(5, 12)):
         time.sleep(1.1)  # W&B names its folders by the second
