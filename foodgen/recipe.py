@@ -1,37 +1,43 @@
 """The composition root: a configuration becomes connected parts. Nothing else knows all the folders."""
 
 import uuid
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
+from foodgen.assembly import (
+    Model,
+    check_classes,
+    find_images,
+    find_reference,
+    judges,
+    make_measurer,
+    make_model,
+    make_scorer,
+    with_trained_parts,
+)
 from foodgen.core import distributed
 from foodgen.core.config import to_tree, to_yaml
-from foodgen.core.devices import find_autocast, find_device
-from foodgen.core.errors import ConfigError, DataError
-from foodgen.core.registry import build, metrics, suggestion
+from foodgen.core.devices import find_device
+from foodgen.core.errors import ConfigError
+from foodgen.core.registry import build, suggestion
 from foodgen.core.settings import Config, ExportConfig, Prepare
-from foodgen.core.types import Codec, Objective
 from foodgen.data import prepare as preparation
 from foodgen.data.loader import Loader
-from foodgen.engine.checkpoint import CONFIG, read_average, read_meta, replace_text
 from foodgen.engine.checkpoint import export as export_weights
-from foodgen.engine.evaluator import Drawer, Scorer, balanced_labels, check_shares, matching_labels
+from foodgen.engine.checkpoint import read_average, read_meta, replace_text
+from foodgen.engine.evaluator import balanced_labels, check_shares, matching_labels
 from foodgen.engine.inference import Inference
 from foodgen.engine.run_folder import checkpoint_to_resume, describe_changes, find_checkpoint, run_folder
 from foodgen.engine.session import Session, load
+from foodgen.engine.snapshots import average_of
 from foodgen.engine.tracker import Tracker
 from foodgen.engine.trainer import Trainer
 from foodgen.engine.wandb_run import WandbRun
-from foodgen.metrics.collapse import PixelSpread, spread
-from foodgen.metrics.inception import InceptionFeatures, features_of
+from foodgen.metrics.collapse import PixelSpread
 from foodgen.reporting.grids import save_grid
 
 
@@ -41,68 +47,6 @@ def prepare(settings: Prepare) -> dict[str, Any]:
     return preparation.prepare(settings.source, Path(settings.target), **{key: getattr(settings, key) for key in keys})
 
 
-def find_images(config: Config, key: str) -> Any:
-    """The image set in the folder `data.<key>`. Raises ConfigError naming the key, or DataError."""
-    folder = Path(getattr(config.data, key))
-    try:
-        return build("dataset", config.dataset, folder=folder, image_size=config.data.image_size)
-    except DataError as error:
-        raise DataError(f"data.{key}: {error}") from None
-
-
-@dataclass
-class Model:
-    """What training and inference share: the model, in training within its objective, and what draws with it."""
-
-    model: torch.nn.Module
-    objective: Objective | None
-    codec: Codec
-    drawer: Drawer
-    device: torch.device
-    autocast: Callable[[], AbstractContextManager[Any]]
-    ambient: dict[str, Any]
-
-
-def make_model(config: Config, classes: Sequence[str], device: torch.device, alone: bool = False) -> Model:
-    """The objective, its initial weights following from exp.seed, and a drawer. Raises ConfigError.
-
-    alone  leave the objective out: drawing needs the model and nothing of what it is trained against
-    """
-    torch.manual_seed(config.exp.seed)
-    codec = build("codec", config.codec, image_size=config.data.image_size)
-    channels, image_size = codec.shape[0], codec.shape[-1]
-    ambient = {"classes": len(classes), "channels": channels, "image_size": image_size}
-    if alone:
-        objective, model = None, build("model", config.objective["model"], "objective.model", **ambient).to(device)
-    else:
-        objective = build("objective", config.objective, **ambient).to(device)
-        model = objective.model
-    guidance = build("guidance", config.guidance, **ambient)
-    sampler = build("sampler", config.sampler, guidance=guidance)
-    try:
-        sampler.check(model)
-    except ValueError as error:
-        raise ConfigError(f"sampler.{error}") from None
-    autocast = find_autocast(config.train.precision, device)
-    if config.train.channels_last:
-        (objective or model).to(memory_format=torch.channels_last)
-    drawer = Drawer(sampler, codec, device, config.data.val_batch_size, autocast)
-    return Model(model, objective, codec, drawer, device, autocast, ambient)
-
-
-def make_scorer(config: Config, names: Sequence[str], reference: Any, device: torch.device) -> Scorer | None:
-    """A scorer against `reference` by the named metrics, or None without any."""
-    if not names:
-        return None
-    chosen = [metrics[name]() for name in names]
-    weights = config.data.inception_weights
-    extract = InceptionFeatures(device, Path(weights) if weights else None)
-    folder = Path(config.data.input_val_dir)
-    cache = folder.with_name(folder.name + ".features")
-    real = partial(features_of, extract, reference, config.data.val_batch_size, cache)
-    return Scorer(extract, reference, real, chosen, spread, config.data.val_batch_size)
-
-
 def make_session(config: Config) -> Session:
     """A training session in its run folder, resumed or new. Raises UserError before any long work."""
     device = find_device(config.exp.device)
@@ -110,12 +54,14 @@ def make_session(config: Config) -> Session:
     resumed = checkpoint_to_resume(config)
     images = find_images(config, "input_train_dir")
     model = make_model(config, images.classes, device)
-    reference = _reference(config, images.classes) if config.train.val_count and config.train.val_metrics else None
-    scorer = make_scorer(config, config.train.val_metrics, reference, device) if reference else None
+    wanted = [judge for judge in judges(config.train.val_metrics) if config.train.val_count or judge.of_models]
+    reference = find_reference(config, images.classes) if wanted else None
+    scorer = make_scorer(config, wanted, reference, device)
+    measurer = make_measurer(config, wanted, reference, model)
     folder = run_folder(config)
     if config.train.initial_weights and not resumed:
         weights = Path(config.train.initial_weights)
-        _check_classes(read_meta(weights)["classes"], images.classes, weights)
+        check_classes(read_meta(weights)["classes"], images.classes, weights)
         load(model.model, read_average(weights), weights)
     trainer = make_trainer(config, model, images)
     goes_on = resumed is not None and resumed.resolve().parent == (folder / "checkpoints").resolve()
@@ -134,11 +80,13 @@ def make_session(config: Config) -> Session:
         tracker=tracker,
         drawer=model.drawer,
         scorer=scorer,
+        measurer=measurer,
+        first=wanted[0] if wanted else None,
         paint=lambda pictures, labels, path: save_grid(pictures, labels, images.classes, path),
         spread=PixelSpread(images),
     )
     if resumed:
-        _check_classes(read_meta(resumed)["classes"], images.classes, resumed)
+        check_classes(read_meta(resumed)["classes"], images.classes, resumed)
         for line in describe_changes(config, resumed):
             tracker.say(f"changed since: {line}")
         session.resume(resumed)
@@ -153,8 +101,11 @@ def make_session(config: Config) -> Session:
 
 def export(config: ExportConfig) -> list[Path]:
     """Write the averaged weights that `train.checkpoint_path` names; their files. Raises CheckpointError."""
-    target = Path(config.export.output_dir or run_folder(config) / "export")
-    return export_weights(find_checkpoint(config), target, int(config.export.shard_megabytes * 1e6))
+    length, source = config.export.ema_length, find_checkpoint(config)
+    name = "export" if length is None else f"export-{length:g}"
+    target = Path(config.export.output_dir or run_folder(config) / name)
+    average = read_average(source) if length is None else average_of(source, length)
+    return export_weights(source, target, int(config.export.shard_megabytes * 1e6), average)
 
 
 def make_inference(config: Config) -> Inference:
@@ -166,11 +117,13 @@ def make_inference(config: Config) -> Inference:
     config = with_trained_parts(config, checkpoint)
     model = make_model(config, meta["classes"], device, alone=True)
     load(model.model, read_average(checkpoint), checkpoint)
-    reference = _reference(config, meta["classes"]) if config.inference.metrics else None
+    wanted = judges(config.inference.metrics)
+    reference = find_reference(config, meta["classes"]) if wanted else None
+    scorer = make_scorer(config, wanted, reference, device)
     labels = balanced_labels(config.inference.count, _class_numbers(config, meta["classes"]))
-    if reference is not None and config.inference.classes is None:
-        labels = matching_labels(config.inference.count, reference)
-    if reference is not None:
+    if any(not judge.of_models for judge in wanted):
+        if config.inference.classes is None:
+            labels = matching_labels(config.inference.count, reference)
         check_shares(labels, reference, "inference.count")
     facts = {
         "checkpoint": str(checkpoint),
@@ -187,23 +140,16 @@ def make_inference(config: Config) -> Inference:
         folder=Path(config.inference.output_dir or run_folder(config)),
         overwrite=config.inference.overwrite,
         model=model.model.eval(),
-        labels=labels,
+        labels=labels if model.drawer.draws else [],
         classes=meta["classes"],
         seed=config.inference.seed,
         drawer=model.drawer,
-        scorer=make_scorer(config, config.inference.metrics, reference, device),
+        scorer=scorer,
+        measurer=make_measurer(config, wanted, reference, model),
         paint=lambda pictures, labels, path: save_grid(pictures, labels, meta["classes"], path),
         config=to_yaml(config),
         facts=facts,
     )
-
-
-def with_trained_parts(config: Config, checkpoint: Path) -> Config:
-    """The configuration with the parts that a checkpoint's weights belong to."""
-    trained = OmegaConf.to_container(OmegaConf.load(checkpoint / CONFIG))
-    assert isinstance(trained, dict)
-    data = replace(config.data, image_size=trained["data"]["image_size"])
-    return replace(config, data=data, objective=trained["objective"], codec=trained["codec"])
 
 
 def _class_numbers(config: Config, classes: Sequence[str]) -> list[int]:
@@ -221,9 +167,11 @@ def make_trainer(config: Config, model: Model, images: Any) -> Trainer:
     objective = model.objective
     assert objective is not None
     ema = build("ema", config.ema, model=model.model)
-    augment = build("augment", config.augment)
+    source, prepare_batch = model.codec.training(
+        images, build("augment", config.augment), model.device, config.data.val_batch_size
+    )
     loader = Loader(
-        images,
+        source,
         config.data.train_batch_size,
         config.exp.seed,
         model.device,
@@ -249,7 +197,7 @@ def make_trainer(config: Config, model: Model, images: Any) -> Trainer:
             getattr(objective, player).compile()
 
     def encode(pixels: Tensor) -> Tensor:
-        encoded = model.codec.encode(augment(pixels))
+        encoded = prepare_batch(pixels)
         return encoded.contiguous(memory_format=torch.channels_last) if config.train.channels_last else encoded
 
     return Trainer(
@@ -264,17 +212,3 @@ def make_trainer(config: Config, model: Model, images: Any) -> Trainer:
         config.train.accumulate,
         config.train.clip,
     )
-
-
-def _reference(config: Config, classes: Sequence[str]) -> Any:
-    reference = find_images(config, "input_val_dir")
-    _check_classes(reference.classes, classes, Path(config.data.input_val_dir))
-    return reference
-
-
-def _check_classes(found: Sequence[str], wanted: Sequence[str], where: Path) -> None:
-    if list(found) != list(wanted):
-        odd = sorted({*found} ^ {*wanted})
-        raise DataError(
-            f"{where}: has {len(found)} classes, training has {len(wanted)}; they differ in {', '.join(odd[:5])}"
-        )

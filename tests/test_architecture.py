@@ -16,7 +16,8 @@ ALLOWED = {leaf: {leaf, "core"} for leaf in LEAVES} | {
     "core": {"core"},
     "layers": {"layers"},
     "models": {"layers", "core"},
-    "recipe.py": {*LEAVES, "core", "recipe"},
+    "assembly.py": {*LEAVES, "core"},
+    "recipe.py": {*LEAVES, "core", "assembly"},
 }
 SCRIPTS = {"core", "recipe", "engine", "reporting"}
 

@@ -139,7 +139,7 @@ def test_compiled_players_train_the_same(name, small, tmp_path, monkeypatch):
 
 @pytest.mark.long
 def test_validation_scores_a_gan_and_warns_of_its_collapse(small, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("foodgen.recipe.InceptionFeatures", Colours)
+    monkeypatch.setattr("foodgen.assembly.InceptionFeatures", Colours)
     options = ["train.val_count=16", "train.val_metrics=[fid]", "train.grid_count=16", "sampler.truncation=0.0"]
     train.main(small("stylegan2", *options))
     row = next(row for row in read_rows(run_of(tmp_path) / "metrics.jsonl") if "val/fid" in row)

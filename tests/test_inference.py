@@ -17,7 +17,7 @@ from tests.runs import Colours, last, pixels, run_of
 
 
 def test_scores_are_those_of_the_pictures_on_disk(tiny, tmp_path, monkeypatch, dishes):
-    monkeypatch.setattr("foodgen.recipe.InceptionFeatures", Colours)
+    monkeypatch.setattr("foodgen.assembly.InceptionFeatures", Colours)
     train.main([*tiny, "train.steps=60", "optimizers.model.lr=0.003"])
     inference.main([*tiny, "train.checkpoint_path=latest", "inference.metrics=[fid]"])
     found = json.loads((run_of(tmp_path) / "metrics.json").read_text())

@@ -109,7 +109,7 @@ def test_validation_leaves_training_alone_and_is_logged(tiny, tmp_path, monkeypa
 
 
 def test_validation_scores_and_keeps_the_best(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("foodgen.recipe.InceptionFeatures", Colours)
+    monkeypatch.setattr("foodgen.assembly.InceptionFeatures", Colours)
     scored = [*tiny, "train.val_step=2", "train.val_count=16", "train.val_metrics=[fid]", "train.keep_checkpoints=2"]
     values = iter([9, 3, 5, 4, 8, 7])
     monkeypatch.setattr(FID, "__call__", lambda self, generated, real: next(values))
@@ -202,7 +202,7 @@ def test_a_failing_validation_loses_no_step(tiny, tmp_path, monkeypatch):
 
 
 def test_a_count_without_fair_shares_is_refused_before_training(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("foodgen.recipe.InceptionFeatures", Colours)
+    monkeypatch.setattr("foodgen.assembly.InceptionFeatures", Colours)
     with pytest.raises(ConfigError, match=r"train\.val_count: class cookies would have 3 of 20.*train\.val_count=16"):
         train.main([*tiny, "train.val_metrics=[fid]", "train.val_count=20"])
     assert not run_of(tmp_path).exists()

@@ -6,7 +6,8 @@ each image a generator of its own.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ def seed_of(*keys: object) -> int:
 
 _of_step: dict[torch.device, torch.Generator] = {}  # the same on all processes; its seed is under the CPU's name
 _CPU = torch.device("cpu")
+_by_myself: list[bool] = []  # whether only this process draws
 
 
 def seed_step(seed: int, step: int) -> None:
@@ -35,6 +37,21 @@ def seed_step(seed: int, step: int) -> None:
     torch.manual_seed(seed_of(seed, "step", step, distributed.rank()))
 
 
+@contextmanager
+def alone(*keys: object) -> Iterator[None]:
+    """Within, the functions below draw what follows from `keys`, this process for itself; afterwards as before."""
+    kept = dict(_of_step)
+    _of_step.clear()
+    _of_step[_CPU] = torch.Generator().manual_seed(seed_of(*keys))
+    _by_myself.append(True)
+    try:
+        yield
+    finally:
+        _by_myself.pop()
+        _of_step.clear()
+        _of_step.update(kept)
+
+
 def normal_like(x: Tensor) -> Tensor:
     """Standard normal noise, (batch, ...), this process's share of the whole batch's."""
     return _share(torch.randn, x, x.shape)
@@ -46,6 +63,8 @@ def uniform_for(x: Tensor) -> Tensor:
 
 
 def _share(draw: Callable[..., Tensor], x: Tensor, shape: Sequence[int]) -> Tensor:
+    if _by_myself:
+        return draw(tuple(shape), generator=_generator(x.device), device=x.device)
     ranks = distributed.world_size()
     whole = draw((ranks * shape[0], *shape[1:]), generator=_generator(x.device), device=x.device)
     return whole.chunk(ranks)[distributed.rank()]
@@ -67,7 +86,7 @@ class Noise:
     """
 
     def __init__(self, seed: int, indices: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu"):
-        self.shape, self.device = tuple(shape), device
+        self.shape, self.device, self.indices = tuple(shape), device, indices
         self.generators = [torch.Generator().manual_seed(seed_of(seed, "image", int(index))) for index in indices]
 
     def __call__(self) -> Tensor:

@@ -95,8 +95,9 @@ REGISTRY_OF_KEY: dict[str, ClassRegistry] = {
     "loss": gan_losses,
     "penalties": penalties,
     "disturbance": disturbances,
+    "guidances": guidances,
 }
-COLLECTIONS = {"penalties"}  # keys that hold several parts, each under a label; null leaves one out
+COLLECTIONS = {"penalties", "guidances"}  # keys that hold several parts, each under a label; null leaves one out
 
 
 def build(key: str, node: Mapping[str, Any], path: str = "", **ambient: Any) -> Any:

@@ -116,7 +116,8 @@ class Prepare:
 @dataclass(config=STRICT)
 class Export:
     shard_megabytes: Above = 15.0
-    output_dir: str | None = None  # <run>/export if not given
+    output_dir: str | None = None  # <run>/export, or <run>/export-LENGTH, if not given
+    ema_length: Above | None = None  # of another average than the one drawn with: see ema.name=power_function
 
 
 @dataclass(config=STRICT)

@@ -3,8 +3,9 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 
@@ -23,10 +24,14 @@ class Batch:
 
 @dataclass
 class Prediction:
-    """What a denoiser believes an image x_t is made of; both of x_t's shape."""
+    """What a denoiser believes an image x_t is made of; all of x_t's shape.
+
+    variance_share  a learned variance's place between its lowest (0) and highest (1), None if it learns none
+    """
 
     clean: Tensor
     noise: Tensor
+    variance_share: Tensor | None = None
 
 
 @dataclass
@@ -82,12 +87,18 @@ class Generator(nn.Module, ABC):
 
 
 class Codec(Protocol):
-    """The border between pixels, uint8 (batch, 3, height, width), and what the model sees."""
+    """The border between pixels, uint8 (batch, 3, height, width), and what the model sees.
+
+    `training` gives the set that training reads, and what makes the model's input of a batch of it.
+    """
 
     shape: tuple[int, ...]
 
     def encode(self, images: Tensor) -> Tensor: ...
     def decode(self, encoded: Tensor) -> Tensor: ...
+    def training(
+        self, images: "Images", augment: Any, device: torch.device, batch_size: int
+    ) -> tuple["Images", Callable[[Tensor], Tensor]]: ...
 
 
 class Sampler(Protocol):
@@ -107,10 +118,29 @@ class Images(Protocol):
     def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
 
 
-class Metric(Protocol):
+class Measure(ABC):
+    """A number that says what a model makes of real images; the mean over them is reported."""
+
+    name: str
+    lower_is_better: bool
+    of_models = True
+
+    @abstractmethod
+    def check(self, model: nn.Module) -> None:
+        """Raise ValueError if this model cannot be measured so."""
+
+    @abstractmethod
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """(batch,) of encoded images, (batch, channels, size, size), and labels, (batch,)."""
+
+
+class Metric(ABC):
     """A number that says how far generated features, (n, width), are from real ones, (m, width)."""
 
     name: str
     lower_is_better: bool
+    of_models = False
 
-    def __call__(self, generated: Tensor, real: Tensor) -> float: ...
+    @abstractmethod
+    def __call__(self, generated: Tensor, real: Tensor) -> float:
+        """The number."""

@@ -1,9 +1,13 @@
 """The border between pixels and what a model sees."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from foodgen.core.registry import codecs
+from foodgen.core.types import Images
 
 
 @codecs.add_to_registry(name="rgb")
@@ -20,3 +24,9 @@ class RGB:
     def decode(self, encoded: Tensor) -> Tensor:
         """Float to uint8, rounded and clipped: what a PNG file can hold."""
         return ((encoded.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+    def training(
+        self, images: Any, augment: Any, device: torch.device, batch_size: int
+    ) -> tuple[Images, Callable[[Tensor], Tensor]]:
+        """The images themselves, and what makes a model's input of a batch of them."""
+        return images, lambda pixels: self.encode(augment(pixels))

@@ -50,6 +50,16 @@ class DDPM(Process):
         check_steps(steps, most=self.length)
         return torch.linspace(self.length, 0, steps + 1, dtype=torch.float64).round()
 
+    def bound_grid(self, steps: int) -> Tensor:
+        """All times, or as many of them, evenly spaced."""
+        return self.grid(min(steps, self.length))
+
+    def time_at(self, level: Tensor) -> Tensor:
+        levels = self.sigmas / self.alphas  # rising
+        above = torch.searchsorted(levels, level.to(levels).contiguous()).clamp(1, self.length)
+        nearer = (levels[above] - level) > (level - levels[above - 1])
+        return (above - nearer.long()).to(level)
+
     def scales(self, t: Tensor) -> Scales:
         alpha, sigma = column(self.alpha(t)), column(self.sigma(t))
         time = t * (1000 / self.length)

@@ -48,6 +48,9 @@ class EDM(Process):
         top, bottom = self.largest ** (1 / self.rho), self.smallest ** (1 / self.rho)
         return torch.cat([(top + ramp * (bottom - top)) ** self.rho, torch.zeros(1)])  # equation 5
 
+    def time_at(self, level: Tensor) -> Tensor:
+        return level
+
     def scales(self, t: Tensor) -> Scales:
         """Table 1; `time` is a thousand times the paper's c_noise, as our sinusoids want it."""
         sigma, deviation = column(t), self.data_deviation

@@ -35,6 +35,9 @@ class Flow(Process):
         t = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
         return self.shift * t / (1 + (self.shift - 1) * t)
 
+    def time_at(self, level: Tensor) -> Tensor:
+        return torch.where(level.isinf(), 1.0, level / (1 + level))
+
     def scales(self, t: Tensor) -> Scales:
         one = column(torch.ones_like(t))
         return Scales(one, one, -column(t), 1000 * t)

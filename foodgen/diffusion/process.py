@@ -1,10 +1,13 @@
 """Corruption: x_t = alpha(t) clean + sigma(t) noise, and all that follows from alpha and sigma."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+LOWEST = 8e-3  # noise level of the last look: about the distance of two of 256 values, as DDPM's 0.01
 
 
 @dataclass
@@ -40,9 +43,24 @@ class Process(nn.Module, ABC):
     def grid(self, steps: int) -> Tensor:
         """Sampling times, (steps + 1,) in float64, from noise down to clean. Raises ValueError."""
 
+    def bound_grid(self, steps: int) -> Tensor:
+        """Times for the variational bound, (steps + 1,) in float64: noise levels in even ratios, then clean.
+
+        The bound is the tighter, the smaller those ratios are. Raises ValueError.
+        """
+        check_steps(steps)
+        first = self.grid(1)[:1]
+        highest = min(1e3, float(self.sigma(first) / self.alpha(first)))
+        levels = torch.logspace(math.log10(highest), math.log10(LOWEST), steps, dtype=torch.float64)
+        return torch.cat([self.time_at(levels), torch.zeros(1, dtype=torch.float64)])
+
     @abstractmethod
     def scales(self, t: Tensor) -> Scales:
         """What surrounds the network at t."""
+
+    @abstractmethod
+    def time_at(self, level: Tensor) -> Tensor:
+        """The time at which sigma / alpha is `level`, or the nearest that the process has."""
 
     def mix(self, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t, of clean's shape."""
@@ -55,10 +73,33 @@ class Process(nn.Module, ABC):
         noise of variance `added`; Bayes' rule for Gaussians turns it round.
         """
         kept = column(self.alpha(t) / self.alpha(s))
-        variance_t, variance_s = column(self.sigma(t) ** 2), column(self.sigma(s) ** 2)
-        added = (variance_t - kept**2 * variance_s).clamp(min=0)
+        variance_t, variance_s, added = column(self.sigma(t) ** 2), column(self.sigma(s) ** 2), self.added(t, s)
         mean = (kept * variance_s * x + column(self.alpha(s)) * added * clean) / variance_t
         return mean, (variance_s * added / variance_t).sqrt()
+
+    def added(self, t: Tensor, s: Tensor) -> Tensor:
+        """The variance of the noise that the step from s to t adds, (batch, 1, 1, 1)."""
+        kept = self.alpha(t) / self.alpha(s)
+        return column((self.sigma(t) ** 2 - kept**2 * self.sigma(s) ** 2).clamp(min=0))
+
+    def log_variance(self, share: Tensor | None, t: Tensor, s: Tensor) -> Tensor:
+        """ln of the variance with which a model draws x_s from x_t, of share's shape or (batch, 1, 1, 1).
+
+        share  where a learned variance lies between the lowest, q(x_s | x_t, clean)'s, and the highest,
+               all that the step adds (IDDPM, equation 15); None for a fixed one, the lowest
+
+        For the step to the clean image the lowest is 0. A learned one then takes that of the step before,
+        as in IDDPM, a fixed one the highest.
+        """
+        last = self.sigma(s) == 0
+        highest = self.added(t, s).clamp(min=1e-20).log()
+        before = torch.minimum(2 * t - s, self.grid(1)[0].to(t))
+        above, below = torch.where(last, before, t), torch.where(last, t, s)
+        ratio = column(self.sigma(below) ** 2 / self.sigma(above) ** 2)
+        lowest = (ratio * self.added(above, below)).clamp(min=1e-20).log()
+        if share is None:
+            return torch.where(column(last), highest, lowest)
+        return share * highest + (1 - share) * lowest
 
     def noise_in(self, x: Tensor, clean: Tensor, t: Tensor) -> Tensor:
         """The noise that x_t holds if its image is `clean`."""

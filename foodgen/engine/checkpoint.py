@@ -198,14 +198,14 @@ def read_average(folder: Path) -> dict[str, Tensor]:
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
-def export(source: Path, target: Path, shard_bytes: int) -> list[Path]:
-    """Write the averaged model of `source` as bfloat16 safetensors in shards of at most `shard_bytes`.
+def export(source: Path, target: Path, shard_bytes: int, average: Mapping[str, Tensor]) -> list[Path]:
+    """Write `average`, a model of `source`, as bfloat16 safetensors in shards of at most `shard_bytes`.
 
     Raises CheckpointError if `target` exists, if the source is damaged, or if nothing can be written.
     """
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise CheckpointError(f"{target}: exists already; choose another export.output_dir")
-    meta, average = read_meta(source), read_average(source)
+    meta = read_meta(source)
     halved = {name: tensor.bfloat16() if tensor.is_floating_point() else tensor for name, tensor in average.items()}
     kept: dict[str, Any] = {key: meta[key] for key in ("step", "classes", "images") if key in meta}
     temporary = target.parent / f".writing-{target.name}"

@@ -1,27 +1,28 @@
 """Exponential moving averages of a model's weights, which sample better than the last weights do."""
 
 import copy
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from foodgen.core.registry import averages
 
+Numbers = np.ndarray | np.float64
 
-@averages.add_to_registry(name="exponential")
-class ExponentialAverage:
+
+class Average:
     """A copy of the model, in eval mode, whose weights follow the model's.
-
-    decay   share of the old average that a step keeps, lower at first: (1 + step) / (10 + step)
 
     Batch norm's running statistics are averaged with the weights that they belong to; all other buffers
     (spectral norm's vectors, running means) are copied.
     """
 
-    def __init__(self, model: nn.Module, decay: float = 0.9999) -> None:
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay: {decay} is not in [0, 1)")
-        self.source, self.decay = model, decay
+    snapshot_step = 0  # steps between snapshots; 0 for none
+
+    def __init__(self, model: nn.Module) -> None:
+        self.source = model
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.averaged, self.followed = _weights_and_statistics(self.model), _weights_and_statistics(model)
         chosen = {id(kept) for kept in self.averaged}
@@ -31,10 +32,112 @@ class ExponentialAverage:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move the average towards the model, after training step `step`."""
-        share = 1 - min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.averaged, self.followed, share)
+        self.move(step)
         for kept, new in self.copied:
             kept.copy_(new)
+
+    def move(self, step: int) -> None:
+        """Move what is averaged."""
+        raise NotImplementedError
+
+    def snapshots(self) -> dict[float, dict[str, Tensor]]:
+        """The averages to keep for later, by length and by the weights' names."""
+        return {}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What resuming needs beside `model`."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take up an earlier state. Raises KeyError if it lacks something."""
+
+
+@averages.add_to_registry(name="exponential")
+class ExponentialAverage(Average):
+    """One average, which forgets at a constant rate.
+
+    decay   share of the old average that a step keeps, lower at first: (1 + step) / (10 + step)
+    """
+
+    def __init__(self, model: nn.Module, decay: float = 0.9999) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay: {decay} is not in [0, 1)")
+        super().__init__(model)
+        self.decay = decay
+
+    def move(self, step: int) -> None:
+        share = 1 - min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self.averaged, self.followed, share)
+
+
+@averages.add_to_registry(name="power_function")
+class PowerFunctionAverage(Average):
+    """Averages that reach back over a share of the training so far (Karras 2023, section 3.1).
+
+    lengths        the profiles' relative deviations (sigma_rel), each below 0.28; the first is drawn with
+    snapshot_step  steps between the snapshots of which any length is made afterwards (`export.ema_length`)
+    """
+
+    def __init__(self, model: nn.Module, lengths: Sequence[float] = (0.05, 0.10), snapshot_step: int = 1000) -> None:
+        if not lengths or len({*lengths}) < len(lengths):
+            raise ValueError(f"lengths: {list(lengths)} are no different lengths")
+        if snapshot_step < 0:
+            raise ValueError(f"snapshot_step: {snapshot_step} is below 0")
+        super().__init__(model)
+        self.lengths, self.snapshot_step = list(lengths), snapshot_step
+        self.exponents = [exponent_of(length) for length in lengths]
+        self.others = [[weight.clone() for weight in self.averaged] for _ in lengths[1:]]
+        chosen = {id(weight): place for place, weight in enumerate(self.averaged)}
+        state = self.model.state_dict(keep_vars=True)
+        self.names = {name: chosen[id(tensor)] for name, tensor in state.items() if id(tensor) in chosen}
+
+    def move(self, step: int) -> None:
+        for exponent, kept in zip(self.exponents, [self.averaged, *self.others], strict=True):
+            torch._foreach_lerp_(kept, self.followed, 1 - (1 - 1 / step) ** (exponent + 1))  # equation 127
+
+    def snapshots(self) -> dict[float, dict[str, Tensor]]:
+        alls = [self.averaged, *self.others]
+        return {
+            length: {name: kept[place] for name, place in self.names.items()}
+            for length, kept in zip(self.lengths, alls, strict=True)
+        }
+
+    def state_dict(self) -> dict[str, Tensor]:
+        snapshots = self.snapshots()
+        return {f"{n}:{name}": snapshots[length][name] for n, length in enumerate(self.lengths) for name in self.names}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        for n, kept in enumerate([self.averaged, *self.others]):
+            for name, place in self.names.items():
+                kept[place].copy_(state[f"{n}:{name}"])
+
+
+def exponent_of(length: float) -> float:
+    """The power function's exponent gamma of a relative deviation sigma_rel (algorithm 2). Raises ValueError."""
+    if not 0 < length < 12**-0.5:
+        raise ValueError(f"length: {length} is not between 0 and 0.288")
+    ratio = length**-2
+    return float(max(np.roots([1, 7, 16 - ratio, 12 - ratio]).real))
+
+
+def combination(kept: Sequence[tuple[float, float]], wanted: tuple[float, float]) -> np.ndarray:
+    """The weights, (len(kept),), with which kept averages add up to a wanted one, by least squares (algorithm 3).
+
+    kept, wanted  (step, exponent) of an average; the wanted one's step is at most the last kept one's
+    """
+    steps, exponents = (np.array(values, dtype=np.float64) for values in zip(*kept, strict=True))
+    matrix = overlap(steps[:, None], exponents[:, None], steps[None], exponents[None])
+    target = overlap(steps, exponents, np.float64(wanted[0]), np.float64(wanted[1]))
+    return np.linalg.lstsq(matrix, target, rcond=None)[0]
+
+
+def overlap(step: Numbers, exponent: Numbers, other: Numbers, other_exponent: Numbers) -> np.ndarray:
+    """The integral of the product of two averages' profiles over training (equation 151)."""
+    ratio = step / other
+    power = np.where(step < other, other_exponent, -exponent)
+    above = (exponent + 1) * (other_exponent + 1) * ratio**power
+    return above / ((exponent + other_exponent + 1) * np.maximum(step, other))
 
 
 def _weights_and_statistics(model: nn.Module) -> list[Tensor]:

@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from foodgen.core import distributed
 from foodgen.core.errors import ConfigError, DataError, UserError
-from foodgen.core.randomness import Noise
-from foodgen.core.types import Codec, Images, Metric, Sampler
+from foodgen.core.randomness import Noise, alone
+from foodgen.core.types import Codec, Images, Measure, Metric, Sampler
 
 log = logging.getLogger("foodgen")
 COLLAPSED = 0.1  # share of real variety
@@ -72,6 +72,7 @@ class Drawer:
     ) -> None:
         self.sampler, self.codec, self.device = sampler, codec, device
         self.batch_size, self.autocast = batch_size, autocast
+        self.draws = getattr(sampler, "draws", True)
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, labels: Sequence[int], seed: int) -> Tensor:
@@ -133,6 +134,46 @@ class Scorer:
         warn_of_collapse("features", {self.reference.classes[label]: share for label, share in shares.items()})
         scores = {metric.name: metric(generated, real) for metric in self.metrics}
         return scores | ({"feature_spread": sum(shares.values()) / len(shares)} if shares else {})
+
+
+class Measurer:
+    """Measures a model on real images.
+
+    measures    by name
+    images      real ones
+    encode      uint8 images to what the model sees
+    batch_size  images at a time
+    autocast    a context for the network
+    """
+
+    def __init__(
+        self,
+        measures: Sequence[Measure],
+        images: Images,
+        encode: Callable[[Tensor], Tensor],
+        device: torch.device,
+        batch_size: int,
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        self.measures, self.images, self.encode = measures, images, encode
+        self.device, self.batch_size, self.autocast = device, batch_size, autocast
+
+    @torch.no_grad()
+    def __call__(self, model: nn.Module, seed: int) -> dict[str, float]:
+        """Every measure's mean over the images, whose noise follows from `seed` and their place."""
+        total = {measure.name: 0.0 for measure in self.measures}
+        starts = range(0, len(self.images), self.batch_size)
+        mine = starts[distributed.rank() :: distributed.world_size()]
+        for start in tqdm(mine, desc="measuring", unit="batch", disable=None, leave=False):
+            pairs = [self.images[index] for index in range(start, min(start + self.batch_size, len(self.images)))]
+            labels = torch.tensor([label for _, label in pairs], device=self.device)
+            with alone(seed, start):
+                images = self.encode(torch.stack([pixels for pixels, _ in pairs]).to(self.device))
+                for measure in self.measures:
+                    with self.autocast():
+                        total[measure.name] += measure(model, images, labels).sum().item()
+        parts = distributed.gather(total)
+        return {name: sum(part[name] for part in parts) / len(self.images) for name in total}
 
 
 def warn_of_collapse(what: str, shares: Mapping[str, float]) -> None:

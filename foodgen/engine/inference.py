@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from foodgen.core import distributed
 from foodgen.core.errors import ConfigError, DataError
 from foodgen.engine.checkpoint import replace_text
-from foodgen.engine.evaluator import Drawer, Scorer, save_images
+from foodgen.engine.evaluator import Drawer, Measurer, Scorer, save_images
 
 IMAGES, GRID, METRICS, CONFIG = "images", "grid.png", "metrics.json", "inference.yaml"
 FEW = 2048  # images, under which Inception's covariances are not of full rank
@@ -41,6 +41,7 @@ class Inference:
     seed: int
     drawer: Drawer
     scorer: Scorer | None
+    measurer: Measurer | None
     paint: Callable[[Tensor, Sequence[int], Path], None]
     config: str
     facts: dict[str, Any]
@@ -56,9 +57,17 @@ class Inference:
         if distributed.is_main():
             shutil.rmtree(self.folder / IMAGES, ignore_errors=True)  # allowed by _claim
             save_images(images, self.labels, self.classes, self.folder / IMAGES)
-            self.paint(images, self.labels, self.folder / GRID)
-        scores = self.scorer(images, self.labels) if self.scorer else {}
-        found = {**scores, "generated_count": len(images), **self.facts, "drawing_minutes": round(minutes, 3)}
+            if self.labels:
+                self.paint(images, self.labels, self.folder / GRID)
+        scores = self.scorer(images, self.labels) if self.scorer and self.labels else {}
+        measured = self.measurer(self.model, self.seed) if self.measurer else {}
+        found = {
+            **scores,
+            **measured,
+            "generated_count": len(images),
+            **self.facts,
+            "drawing_minutes": round(minutes, 3),
+        }
         if distributed.is_main():
             replace_text(self.folder / METRICS, json.dumps(found, indent=1) + "\n")
         if scores and len(images) < FEW:

@@ -133,3 +133,23 @@ class Linear(Schedule):
     """Straight down to zero."""
 
     after = staticmethod(lambda share: 1 - share)
+
+
+@schedules.add_to_registry(name="inverse_sqrt")
+class InverseSqrt(Schedule):
+    """The full rate until step `reference`, then falling like the root of 1 / step (EDM2, equation 67).
+
+    steps      of the whole training
+    warmup     steps
+    reference  step
+    """
+
+    def __init__(self, steps: int, warmup: int = 500, reference: int = 10_000) -> None:
+        super().__init__(steps, warmup)
+        if reference < 1:
+            raise ValueError(f"reference: step {reference} is below 1")
+        self.reference = reference
+
+    def __call__(self, step: int) -> float:
+        """The factor at step 1, 2, ..."""
+        return min(1.0, step / (self.warmup + 1), (self.reference / step) ** 0.5)

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from foodgen.core import distributed
 from foodgen.core.config import difference, to_tree
-from foodgen.core.errors import ConfigError
+from foodgen.core.errors import CheckpointError, ConfigError
 from foodgen.core.settings import Config
 from foodgen.engine.checkpoint import CONFIG, Checkpoints, read_meta
 
@@ -85,6 +85,20 @@ def find_checkpoint(config: Config) -> Path:
     if newest is None:
         raise ConfigError(f"train.checkpoint_path: {folder} holds no checkpoint")
     return newest
+
+
+def checkpoint_in(path: Path) -> Path:
+    """A checkpoint or exported folder itself; of a run's folder its best, else its newest, checkpoint.
+
+    Raises CheckpointError if there is none.
+    """
+    if not (path / "checkpoints").is_dir():
+        return path
+    checkpoints = Checkpoints(path / "checkpoints", keep=2)
+    found = checkpoints.best() or checkpoints.newest()
+    if found is None:
+        raise CheckpointError(f"{path / 'checkpoints'}: holds no checkpoint")
+    return found
 
 
 def describe_changes(config: Config, resumed: Path) -> list[str]:

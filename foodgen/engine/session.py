@@ -12,9 +12,19 @@ from torch import Tensor
 from foodgen.core import distributed
 from foodgen.core.errors import CheckpointError
 from foodgen.core.settings import Train
+from foodgen.core.types import Measure, Metric
 from foodgen.engine.checkpoint import Checkpoint, Checkpoints, read
-from foodgen.engine.evaluator import Drawer, Scorer, balanced_labels, check_shares, matching_labels, warn_of_collapse
+from foodgen.engine.evaluator import (
+    Drawer,
+    Measurer,
+    Scorer,
+    balanced_labels,
+    check_shares,
+    matching_labels,
+    warn_of_collapse,
+)
 from foodgen.engine.interrupt import Interrupt, Interrupted
+from foodgen.engine.snapshots import Snapshots
 from foodgen.engine.tracker import Tracker
 from foodgen.engine.trainer import Trainer
 
@@ -32,6 +42,8 @@ class Session:
     config      the configuration as YAML, kept in checkpoints
     run_id      W&B's, kept in checkpoints
     drawer      draws validation images; scorer scores them, where there is one
+    measurer    measures the model on real images, where there is something to measure
+    first       of the metrics and measures: it tells the best checkpoint
     paint       (images, labels, path) to a grid's file
     spread      (images, labels) to each class's share of the variety of real images, for a warning
 
@@ -51,13 +63,16 @@ class Session:
         tracker: Tracker,
         drawer: Drawer,
         scorer: Scorer | None,
+        measurer: Measurer | None,
+        first: Metric | Measure | None,
         paint: Callable[[Tensor, Sequence[int], Path], None],
         spread: Callable[[Tensor, Sequence[int]], Mapping[str, float]],
     ) -> None:
         self.settings, self.batch_size, self.classes = settings, batch_size, classes
         self.folder, self.config, self.run_id, self.seed = folder, config, run_id, seed
         self.trainer, self.tracker, self.drawer, self.scorer, self.paint = trainer, tracker, drawer, scorer, paint
-        self.spread = spread
+        self.measurer, self.first, self.spread = measurer, first, spread
+        self.snapshots = Snapshots(folder)
         self.val_labels = matching_labels(settings.val_count, scorer.reference) if scorer else []
         if scorer:
             check_shares(self.val_labels, scorer.reference, "train.val_count")
@@ -78,12 +93,17 @@ class Session:
         try:
             for name, optimizer in self.trainer.optimizers.items():
                 optimizer.load_state_dict(checkpoint.training["optimizers"][name])
+            self.trainer.ema.load_state_dict(checkpoint.training.get("averages", {}))
         except (KeyError, ValueError) as error:
-            raise CheckpointError(f"{path}: its optimizers are not those of the configuration ({error})") from None
+            raise CheckpointError(
+                f"{path}: its optimizers or averages are not those of the configuration ({error})"
+            ) from None
         self.trainer.done = self.saved = meta["step"]
         self.best, self.validated, self.minutes_before = meta["best"], meta["validated"], meta["minutes"]
         self.tracker.resume(meta["step"], checkpoint.training["tracker"])
         self.checkpoints.protected.add(path.name)
+        if distributed.is_main():
+            self.snapshots.forget_after(meta["step"])
         self.tracker.say(f"resumed {path} at step {meta['step']}")
 
     def run(self) -> int:
@@ -114,12 +134,19 @@ class Session:
         if step % self.settings.log_step == 0:
             rates = {f"{name}/learning_rate": o.rate() for name, o in self.trainer.optimizers.items()}
             self.tracker.flush(step, step * self.batch_size, minutes=self._minutes(), **rates)
+        self._keep_averages()
         stop = bool(distributed.agree(int(self._must_stop())))
         if not stop and self._validation_is_due():
             self._validate_and_save()
         elif stop or step % self.settings.checkpoint_step == 0:
             self._save(final=stop)
         return stop or bool(distributed.agree(self.interrupt.signal))
+
+    def _keep_averages(self) -> None:
+        """A snapshot of the averages when one is due, and at the end. Raises CheckpointError."""
+        step, every = self.trainer.done, self.trainer.ema.snapshot_step
+        if every and (step % every == 0 or step == self.settings.steps) and distributed.is_main():
+            self.snapshots.save(step, self.trainer.ema.snapshots())
 
     def _validation_is_due(self) -> bool:
         return self.trainer.done % self.settings.val_step == 0 or self.trainer.done == self.settings.steps
@@ -151,21 +178,22 @@ class Session:
         """Draw with the averaged model, paint a grid, score; whether the first metric is the best so far."""
         step, model = self.trainer.done, self.trainer.ema.model
         distributed.copy_from_main(model)  # batch norm has seen other images on other processes
-        everyone = range(len(self.classes))
-        grid = balanced_labels(self.settings.grid_count, everyone)
-        images = self.drawer(model, grid, self.seed)
-        if distributed.is_main():
-            self._paint(images, grid, self.folder / "grids" / f"step-{step:08d}.png")
-            warn_of_collapse("pixels", self.spread(images, grid))
-        if self.scorer is None:
+        if self.drawer.draws:
+            grid = balanced_labels(self.settings.grid_count, range(len(self.classes)))
+            images = self.drawer(model, grid, self.seed)
+            if distributed.is_main():
+                self._paint(images, grid, self.folder / "grids" / f"step-{step:08d}.png")
+                warn_of_collapse("pixels", self.spread(images, grid))
+        if self.first is None:
             return False
         labels = self.val_labels
-        scores = distributed.gather(self.scorer(self.drawer(model, labels, self.seed), labels))[0]
+        scores = self.scorer(self.drawer(model, labels, self.seed), labels) if self.scorer else {}
+        measured = self.measurer(model, self.seed) if self.measurer else {}
+        scores = distributed.gather(scores | measured)[0]
         row = {f"val/{name}": value for name, value in scores.items()}
         self.tracker.write({"step": step, "images": step * self.batch_size, "val/count": len(labels), **row})
         self.tracker.say(f"step {step}: " + ", ".join(f"{name} {value:.2f}" for name, value in row.items()))
-        first = self.scorer.metrics[0]
-        value = scores[first.name] if first.lower_is_better else -scores[first.name]
+        value = scores[self.first.name] if self.first.lower_is_better else -scores[self.first.name]
         better = self.best is None or value < self.best
         self.best = value if better else self.best
         return better
@@ -212,7 +240,7 @@ class Session:
         return Checkpoint(
             self.trainer.objective.state_dict(),
             self.trainer.ema.model.state_dict(),
-            {"optimizers": optimizers, "tracker": self.tracker.state()},
+            {"optimizers": optimizers, "tracker": self.tracker.state(), "averages": self.trainer.ema.state_dict()},
             meta,
             self.config,
         )

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from foodgen.core.registry import metrics
+from foodgen.core.types import Metric
 
 
 def root(features: Tensor) -> Tensor:
@@ -33,7 +34,7 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
 
 
 @metrics.add_to_registry(name="fid")
-class FID:
+class FID(Metric):
     """Distance of generated features from real ones; lower is better. Biased upwards for few images."""
 
     name = "fid"

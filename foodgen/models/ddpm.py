@@ -17,9 +17,11 @@ from foodgen.layers.residual import ResidualBlock
 class Level(nn.Module):
     """A residual block, followed by self-attention at the sizes that have it."""
 
-    def __init__(self, inputs: int, outputs: int, condition: int, dropout: float, heads: int) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, condition: int, dropout: float, heads: int, adaptive: bool = False
+    ) -> None:
         super().__init__()
-        self.block = ResidualBlock(inputs, outputs, condition, dropout)
+        self.block = ResidualBlock(inputs, outputs, condition, dropout, adaptive)
         self.attention = SelfAttention(outputs, heads) if heads else nn.Identity()
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
@@ -40,6 +42,8 @@ class UNet(nn.Module):
     heads           of the attention
     dropout         in the residual blocks
     patch           pixels a side that are folded into channels before the first level; 1 in the paper
+    adaptive        the condition scales and shifts the second norm of a block, as in IDDPM (Nichol 2021)
+    outputs         channels out; twice the images' for a learned variance; as many as they have if not given
 
     Raises ValueError if the sizes do not halve evenly, or for numbers that make no network.
     """
@@ -56,6 +60,8 @@ class UNet(nn.Module):
         heads: int = 1,
         dropout: float = 0.1,
         patch: int = 1,
+        adaptive: bool = False,
+        outputs: int | None = None,
     ) -> None:
         super().__init__()
         if width < 2 or width % 2 or blocks < 1 or heads < 1 or min(multipliers, default=0) < 1:
@@ -74,7 +80,7 @@ class UNet(nn.Module):
         self.label = LabelEmbedding(classes, condition)
 
         def level(inputs: int, outputs: int, size: int) -> Level:
-            return Level(inputs, outputs, condition, dropout, heads if size in attention_at else 0)
+            return Level(inputs, outputs, condition, dropout, heads if size in attention_at else 0, adaptive)
 
         self.first = convolution(channels * patch**2, width)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
@@ -89,7 +95,7 @@ class UNet(nn.Module):
                 skips.append(now)
                 size //= 2
         self.middle = nn.ModuleList(
-            [Level(now, now, condition, dropout, heads), Level(now, now, condition, dropout, heads=0)]
+            [Level(now, now, condition, dropout, heads, adaptive), Level(now, now, condition, dropout, 0, adaptive)]
         )
         for number, multiplier in reversed(list(enumerate(multipliers))):
             for _ in range(blocks + 1):
@@ -99,7 +105,7 @@ class UNet(nn.Module):
                 self.up.append(Upsample(now))
                 size *= 2
         self.norm = group_norm(now)
-        self.last = convolution(now, channels * patch**2, zero=True)
+        self.last = convolution(now, (outputs or channels) * patch**2, zero=True)
 
     def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:
         """x: (batch, channels, size, size); time: noise level, (batch,); labels: (batch,) or None."""
@@ -114,4 +120,4 @@ class UNet(nn.Module):
         for layer in self.up:
             x = layer(x) if isinstance(layer, Upsample) else layer(torch.cat([x, skips.pop()], dim=1), condition)
         x = self.last(functional.silu(self.norm(x)))
-        return functional.pixel_shuffle(x, self.patch)  # (batch, channels, size, size)
+        return functional.pixel_shuffle(x, self.patch)  # (batch, outputs, size, size)

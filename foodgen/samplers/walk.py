@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,8 @@ class Walker(ABC):
                 f"name: {type(self).__name__} walks with a denoiser; for {type(model).__name__} use one_shot"
             )
         model.process.grid(self.steps)  # type: ignore[operator, union-attr]
+        if hasattr(self.guidance, "check"):
+            self.guidance.check(model)
 
     def look(self, model: nn.Module, x: Tensor, t: Tensor, labels: Tensor | None) -> Prediction:
         """The guided view of x_t, its image within the bounds."""
@@ -64,7 +66,8 @@ class Walker(ABC):
         if self.clip is None:
             return guess
         clean = guess.clean.clamp(-self.clip, self.clip)
-        return Prediction(clean, model.process.noise_in(x, clean, t))  # type: ignore[operator, union-attr]
+        noise = model.process.noise_in(x, clean, t)  # type: ignore[operator, union-attr]
+        return replace(guess, clean=clean, noise=noise)
 
     @abstractmethod
     def step(self, walk: Walk, x: Tensor, t: Tensor, s: Tensor, last: bool) -> Tensor:

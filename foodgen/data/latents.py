@@ -1,0 +1,188 @@
+"""Latents of a trained autoencoder in place of pixels, encoded once and kept beside the images."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from foodgen.core import distributed
+from foodgen.core.errors import ConfigError, DataError
+from foodgen.core.randomness import normal_like
+from foodgen.core.registry import codecs
+from foodgen.core.types import Images
+from foodgen.data.codecs import RGB
+
+FORMAT = 1
+
+
+@codecs.add_to_registry(name="latent")
+class Latent:
+    """What the model sees are latents of an autoencoder, at zero mean and unit variance.
+
+    path        the autoencoder's checkpoint, exported folder, or run's folder
+    image_size  height and width of the images
+    trained     loads the model of such a folder
+
+    Raises ConfigError if it is no autoencoder of such images.
+    """
+
+    def __init__(self, path: str, image_size: int, trained: Callable[[str], nn.Module]) -> None:
+        autoencoder = trained(path)
+        if not hasattr(autoencoder, "encode"):
+            raise ConfigError(f"codec.path: {path} holds a {type(autoencoder).__name__}, which is no autoencoder")
+        self._take(autoencoder, image_size)
+
+    def _take(self, autoencoder: Any, image_size: int) -> None:
+        self.autoencoder, self.pixels = autoencoder, RGB(image_size)
+        self.shape: tuple[int, ...] = tuple(autoencoder.noise_shape)
+
+    @torch.no_grad()
+    def moments(self, images: Tensor) -> Tensor:
+        """uint8 pixels to mean and log variance of their latents, (batch, 2 * channels, side, side)."""
+        return torch.cat(self.autoencoder.encode(self.pixels.encode(images)), dim=1)
+
+    def draw(self, moments: Tensor) -> Tensor:
+        """Latents of these moments, (batch, *shape), at unit variance."""
+        mean, log_variance = moments.float().chunk(2, dim=1)
+        return self.autoencoder.normalise(mean + (0.5 * log_variance).exp() * normal_like(mean))
+
+    def encode(self, images: Tensor) -> Tensor:
+        """uint8 pixels to latents."""
+        return self.draw(self.moments(images))
+
+    @torch.no_grad()
+    def decode(self, encoded: Tensor) -> Tensor:
+        """Latents to uint8 pixels."""
+        return self.pixels.decode(self.autoencoder.decode(self.autoencoder.denormalise(encoded.float())))
+
+    def training(
+        self, images: Any, augment: Any, device: torch.device, batch_size: int
+    ) -> tuple[Images, Callable[[Tensor], Tensor]]:
+        """The set of all images' moments, each in all its variants, and what makes latents of a batch of them."""
+        return Moments(images, self, augment.variants, device, batch_size), self.draw
+
+
+@codecs.add_to_registry(name="diffusers_vae")
+class DiffusersVAE(Latent):
+    """Latents of an AutoencoderKL of diffusers, scaled as its configuration says.
+
+    path        its folder, or its name on the hub
+    image_size  height and width of the images
+
+    Raises ConfigError if diffusers is missing or cannot load it.
+    """
+
+    def __init__(self, path: str, image_size: int, device: torch.device) -> None:
+        try:
+            from diffusers import AutoencoderKL
+        except ImportError:
+            raise ConfigError("codec: diffusers_vae wants the package diffusers: pip install diffusers") from None
+        try:
+            model = AutoencoderKL.from_pretrained(path)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"codec.path: {path} cannot be loaded by diffusers ({error})") from None
+        halvings = len(model.config.block_out_channels) - 1
+        if image_size % 2**halvings:
+            raise ConfigError(f"codec.path: {path} halves images {halvings} times, which {image_size} pixels are not")
+        self._take(_Diffusers(model.eval().requires_grad_(False).to(device), image_size >> halvings), image_size)
+
+
+class _Diffusers(nn.Module):
+    """AutoencoderKL with our autoencoder's methods."""
+
+    def __init__(self, model: Any, side: int) -> None:
+        super().__init__()
+        self.model, settings = model, model.config
+        self.noise_shape = (int(settings.latent_channels), side, side)
+        self.scale, self.shift = float(settings.scaling_factor), float(settings.shift_factor or 0.0)
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        normal = self.model.encode(images).latent_dist
+        return normal.mean, normal.logvar
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self.model.decode(latents).sample
+
+    def normalise(self, latents: Tensor) -> Tensor:
+        return (latents - self.shift) * self.scale
+
+    def denormalise(self, latents: Tensor) -> Tensor:
+        return latents / self.scale + self.shift
+
+
+class Moments:
+    """Moments of all images' latents, from <folder>.latents-<key>/, which is made on first use.
+
+    images      the pixels, of class folders
+    codec       encodes them
+    variants    what is encoded of an image: itself, and whatever augmentation makes of it
+    device      to encode on
+    batch_size  images encoded at a time
+
+    The key follows from the images' listing, the autoencoder's weights and the number of variants.
+    """
+
+    def __init__(
+        self,
+        images: Any,
+        codec: Latent,
+        variants: Sequence[Callable[[Tensor], Tensor]],
+        device: torch.device,
+        batch_size: int,
+    ) -> None:
+        self.classes: list[str] = images.classes
+        self.labels: Sequence[int] = [*images.labels] * len(variants)
+        key = hashlib.sha256(f"{FORMAT}-{images.listing.digest()}-{len(images)}-{len(variants)}".encode())
+        for name, tensor in codec.autoencoder.state_dict().items():
+            key.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+        folder = Path(images.listing.folder)
+        self.folder = folder.with_name(f"{folder.name}.latents-{key.hexdigest()[:12]}")
+        if distributed.is_main() and not (self.folder / "done.json").exists():
+            self._make(images, codec, variants, device, batch_size)
+        distributed.barrier()
+        self.array = np.load(self.folder / "moments.npy", mmap_mode="r")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.from_numpy(self.array[index].copy()), self.labels[index]
+
+    def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Moments, float16 (batch, 2 * channels, side, side), and labels."""
+        labels = torch.tensor([self.labels[index] for index in indices])
+        return torch.from_numpy(self.array[np.asarray(indices)]), labels
+
+    def _make(self, images: Any, codec: Latent, variants: Any, device: torch.device, batch_size: int) -> None:
+        temporary = self.folder.with_name(f"{self.folder.name}.making")
+        channels, *sides = codec.shape
+        try:
+            with FileLock(self.folder.with_name(f".{self.folder.name}.lock")):
+                if (self.folder / "done.json").exists():  # another run has made it meanwhile
+                    return
+                shutil.rmtree(temporary, ignore_errors=True)
+                shutil.rmtree(self.folder, ignore_errors=True)
+                temporary.mkdir()
+                shape = (len(self), 2 * channels, *sides)
+                array = np.lib.format.open_memmap(temporary / "moments.npy", mode="w+", dtype=np.float16, shape=shape)
+                starts = range(0, len(images), batch_size)
+                for start in tqdm(starts, desc=f"encoding {images.listing.folder}", unit="batch", disable=None):
+                    chunk = range(start, min(start + batch_size, len(images)))
+                    pixels = images.batch(chunk)[0].to(device)
+                    for number, variant in enumerate(variants):
+                        place = number * len(images) + start
+                        array[place : place + len(chunk)] = codec.moments(variant(pixels)).half().cpu().numpy()
+                array.flush()
+                (temporary / "done.json").write_text(json.dumps({"images": len(images), "variants": len(variants)}))
+                temporary.replace(self.folder)
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise DataError(f"{self.folder}: cannot be written ({error})") from None
