@@ -121,7 +121,7 @@ def make_inference(config: Config) -> Inference:
     reference = find_reference(config, meta["classes"]) if wanted else None
     scorer = make_scorer(config, wanted, reference, device)
     labels = balanced_labels(config.inference.count, _class_numbers(config, meta["classes"]))
-    if any(not judge.of_models for judge in wanted):
+    if reference is not None and not all(judge.of_models for judge in wanted):
         if config.inference.classes is None:
             labels = matching_labels(config.inference.count, reference)
         check_shares(labels, reference, "inference.count")
