@@ -1,6 +1,7 @@
 """EDM's stochastic sampler (Karras 2022, algorithm 2), on any process: back up the path a little, then Heun."""
 
 import math
+import sys
 from collections.abc import Callable
 
 import torch
@@ -39,7 +40,9 @@ class Stochastic(Heun):
 
     def step(self, walk: Walk, x: Tensor, t: Tensor, s: Tensor, last: bool) -> Tensor:
         level = walk.process.sigma(t) / walk.process.alpha(t)  # type: ignore[operator]
-        if self.growth > 0 and self.lowest <= float(level[0]) <= self.highest:
+        if self.growth > 0 and self.lowest <= float(level[0]) <= min(
+            self.highest, sys.float_info.max
+        ):  # of pure noise no more
             back = walk.process.time_at(level * (1 + self.growth))  # type: ignore[operator]
             kept = (walk.process.alpha(back) / walk.process.alpha(t))[:, None, None, None]  # type: ignore[operator]
             x = kept * x + self.scale * walk.process.added(back, t).sqrt() * walk.noise()  # type: ignore[operator]
