@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 import export
 import inference
@@ -214,3 +215,21 @@ def test_a_guide_of_other_classes_is_refused(small, firsts, tmp_path, plates):
     wrong = small("small/adm_guided", f"guidance.classifier={firsts / 'adm_classifier'}")
     with pytest.raises(Exception, match="has 8 classes, training has 3"):
         train.main([*wrong, f"data.input_train_dir={other / 'train'}", f"data.input_val_dir={other / 'test'}"])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["edm2", "iddpm", "hybrid_aligned"])
+def test_compiled_networks_train_the_same(name, small, tmp_path, monkeypatch):
+    original = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, *_, **__: original(self, backend="aot_eager"))
+    options = ["sampler.steps=2", "train.val_count=0", "data.image_size=32", "train.steps=3", "exp.use_wandb=false"]
+    if name == "hybrid_aligned":
+        net = "{name: hybrid, widths: [8], blocks: 1, width: 16, depth: 2, heads: 2}"
+        options += [f"objective.model.network={net}", "objective.features.resolution=64"]
+    path = name if name == "hybrid_aligned" else f"small/{name}"
+    train.main(small(path, *options, "exp.run=fast", "train.compile=true"))
+    train.main(small(path, *options, "exp.run=plain"))
+    rows = [read_rows(run_of(tmp_path, run) / "metrics.jsonl") for run in ("fast", "plain")]
+    for fast, plain in zip(*rows, strict=True):
+        assert fast.keys() - {"images_per_second"} == plain.keys() - {"images_per_second"}
+        assert fast["model/loss"] == pytest.approx(plain["model/loss"], rel=1e-3)
