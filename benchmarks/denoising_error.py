@@ -1,0 +1,52 @@
+"""How well denoisers of different paths restore the same held-out images at the same noise levels.
+
+python3 -m benchmarks.denoising_error FOLDER RUN [RUN ...] > errors.json
+
+FOLDER holds class folders of held-out images, each RUN is a run's folder, a checkpoint or an exported folder. Every
+process is x = alpha clean + sigma noise, so that equal sigma / alpha is the same task, whatever the network predicts.
+Prints a JSON object: for each run the bits per dimension, their standard error, and the mean squared error of the
+predicted clean image, on values in [-1, 1], by noise level.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from foodgen.assembly import load_trained
+from foodgen.core.randomness import alone, normal_like
+from foodgen.data.codecs import RGB
+from foodgen.data.folder import Folder
+from foodgen.metrics.measures import BitsPerDimension
+
+LEVELS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+BATCH, EVERY = 101, 2  # images at a time; every second one is looked at
+
+
+@torch.no_grad()
+def measure(run: str, images: Folder) -> dict[str, object]:
+    """What is printed of one run."""
+    model = load_trained(run, images.classes, torch.device("cpu"))
+    bits, errors = [], {level: [] for level in LEVELS}
+    for start in range(0, len(images) // EVERY, BATCH):
+        pixels, labels = images.batch(range(EVERY * start, min(EVERY * (start + BATCH), len(images)), EVERY))
+        clean = RGB(images.image_size).encode(pixels)
+        with alone(0, start):  # the same noise for every run
+            bits.append(BitsPerDimension(looks=4)(model, clean, labels))
+            for level in LEVELS:
+                t = model.process.time_at(torch.full((len(clean),), level))
+                guess = model(model.process.mix(clean, normal_like(clean), t), t, labels).clean
+                errors[level].append(((guess - clean) ** 2).flatten(1).mean(dim=1))
+    each = torch.cat(bits)
+    return {
+        "bits_per_dimension": each.mean().item(),
+        "standard_error": (each.std() / len(each) ** 0.5).item(),
+        "error_at_level": {str(level): torch.cat(values).mean().item() for level, values in errors.items()},
+    }
+
+
+if __name__ == "__main__":
+    folder, *runs = sys.argv[1:]
+    held_out = Folder(Path(folder), image_size=64)
+    print(json.dumps({Path(run).name: measure(run, held_out) for run in runs}, indent=1))
