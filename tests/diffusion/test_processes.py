@@ -157,3 +157,14 @@ def test_times_reach_the_network_on_a_scale_of_about_a_thousand():
 def test_nonsense_is_refused(name, arguments):
     with pytest.raises(ValueError):
         processes[name](**arguments)
+
+
+def test_edm_is_preconditioned_as_in_table_1():
+    sigma, data = torch.tensor([0.002, 0.1, 0.5, 3.0, 80.0], dtype=torch.float64), 0.5
+    scales = processes["edm"](data_deviation=data).scales(sigma)
+    torch.testing.assert_close(scales.skip.flatten(), data**2 / (sigma**2 + data**2))
+    torch.testing.assert_close(scales.out.flatten(), sigma * data / (data**2 + sigma**2) ** 0.5)
+    torch.testing.assert_close(scales.inp.flatten(), 1 / (sigma**2 + data**2) ** 0.5)
+    torch.testing.assert_close(scales.time / 1000, sigma.log() / 4)
+    weight = (sigma**2 + data**2) / (sigma * data) ** 2  # lambda
+    torch.testing.assert_close(weight * scales.out.flatten() ** 2, torch.ones(5).double())
