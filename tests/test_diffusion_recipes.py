@@ -164,6 +164,16 @@ def test_an_average_of_another_length_is_exported(small, tmp_path):
 
 
 @pytest.mark.long
+def test_a_snapshot_that_cannot_be_written_does_not_end_the_training(small, tmp_path, caplog):
+    folder = run_of(tmp_path)
+    folder.mkdir(parents=True)
+    (folder / "averages").write_text("in the way")
+    train.main(small("small/edm2", "ema.snapshot_step=2", "sampler.steps=2", "train.checkpoint_path=latest"))
+    assert "no snapshot of the averages, training goes on" in caplog.text
+    assert last(tmp_path).name == "step-00000005"
+
+
+@pytest.mark.long
 def test_alignment_trains_with_the_real_teacher(small, tmp_path):
     net = "{name: hybrid, widths: [8], blocks: 1, width: 16, depth: 2, heads: 2}"
     options = ["data.image_size=32", "objective.features.resolution=64", "train.val_count=0", "sampler.steps=2"]

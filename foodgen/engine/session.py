@@ -143,10 +143,13 @@ class Session:
         return stop or bool(distributed.agree(self.interrupt.signal))
 
     def _keep_averages(self) -> None:
-        """A snapshot of the averages when one is due, and at the end. Raises CheckpointError."""
+        """A snapshot of the averages when one is due, and at the end; it may fail."""
         step, every = self.trainer.done, self.trainer.ema.snapshot_step
         if every and (step % every == 0 or step == self.settings.steps) and distributed.is_main():
-            self.snapshots.save(step, self.trainer.ema.snapshots())
+            try:
+                self.snapshots.save(step, self.trainer.ema.snapshots())
+            except CheckpointError as error:
+                log.warning("no snapshot of the averages, training goes on: %s", error)
 
     def _validation_is_due(self) -> bool:
         return self.trainer.done % self.settings.val_step == 0 or self.trainer.done == self.settings.steps
