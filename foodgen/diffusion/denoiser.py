@@ -16,7 +16,8 @@ class Denoiser(nn.Module):
     """Predicts the image and the noise that x_t is made of.
 
     network     (x, time, labels) to an image F; what F means, the process says. Of a network with twice the
-                image's channels the second half is a learned variance (IDDPM, Nichol 2021)
+                image's channels the second half is a learned variance (IDDPM, Nichol 2021). If it has a method
+                `prepare`, training calls that before every pass
     process     the corruption
     channels, image_size  of what it denoises
     classes     number of labels; this number itself is the null label
@@ -59,6 +60,8 @@ class Denoiser(nn.Module):
 
     def outputs(self, x: Tensor, t: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The network's raw output F, and its learned variance's place between 0 and 1, if it has one."""
+        if self.training and hasattr(self.network, "prepare"):
+            self.network.prepare()  # type: ignore[operator]
         scales = self.process.scales(t)
         output = self.network(scales.inp * x, scales.time, labels).float()
         if output.shape[1] == x.shape[1]:

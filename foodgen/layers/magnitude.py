@@ -37,19 +37,21 @@ class Weighted(nn.Module):
     inputs, outputs  channels
     size             of the kernel; 0 for a linear layer on vectors
 
-    Training brings the stored weights themselves back to unit size at every pass, so that a step's size relative
-    to them never fades ("forced weight normalisation").
+    Training calls `settle` before every pass, so that a step's size relative to the stored weights never fades
+    ("forced weight normalisation"); not within the pass, which may be compiled.
     """
 
     def __init__(self, inputs: int, outputs: int, size: int = 0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs, *([size, size] if size else [])))
 
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Bring the stored weights to unit size."""
+        self.weight.copy_(normalised(self.weight, tuple(range(1, self.weight.ndim))))
+
     def forward(self, x: Tensor, gain: Tensor | float = 1.0) -> Tensor:
         dims = tuple(range(1, self.weight.ndim))
-        if self.training:
-            with torch.no_grad():
-                self.weight.copy_(normalised(self.weight, dims))
         weight = normalised(self.weight, dims) * (gain / math.sqrt(self.weight[0].numel()))
         weight = weight.to(x.dtype)
         if weight.ndim == 2:

@@ -140,6 +140,12 @@ class EDM2(nn.Module):
                 size *= 2
         self.last, self.gain = Weighted(now, channels, size=3), nn.Parameter(torch.zeros(()))
 
+    def prepare(self) -> None:
+        """Bring all stored weights to unit size: training calls this before every pass."""
+        for layer in self.modules():
+            if isinstance(layer, Weighted):
+                layer.settle()
+
     def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:
         """x: (batch, channels, size, size); time: noise level, (batch,); labels: (batch,) or None."""
         condition = self.time(self.waves(time / 1000))

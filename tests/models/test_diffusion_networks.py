@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from foodgen.core.registry import build, models
+from foodgen.diffusion.denoiser import Denoiser
+from foodgen.diffusion.edm import EDM
 from foodgen.models.edm2 import EDM2
 
 SMALL = {
@@ -127,6 +129,19 @@ def test_edm2_keeps_the_size_of_what_passes_through():
         block.register_forward_hook(lambda module, given, made: sizes.append(made.std().item()))
     net(torch.randn(4, 3, 32, 32), 500 * torch.rand(4), torch.arange(4))
     assert all(0.5 < size < 1.5 for size in sizes)
+
+
+def test_edm2_brings_its_weights_back_to_unit_size_in_training():
+    net = awake(network("edm2"))
+    model = Denoiser(net, EDM(), 3, 16, classes=5)
+    model.eval()(X, TIME / 1000, LABELS)
+    assert net.first.weight.flatten(1).square().mean(dim=1).sqrt().sub(1).abs().max() > 0.01
+    before = model.eval()(X, TIME / 1000, LABELS).clean
+    model.train()(X, TIME / 1000, LABELS)
+    for layer in (net.first, net.down[0].second, net.time):
+        sizes = layer.weight.flatten(1).square().mean(dim=1).sqrt()
+        torch.testing.assert_close(sizes, torch.ones_like(sizes), rtol=1e-3, atol=0)
+    torch.testing.assert_close(model.eval()(X, TIME / 1000, LABELS).clean, before, rtol=1e-2, atol=1e-3)
 
 
 def test_a_patch_discriminator_judges_patches():
