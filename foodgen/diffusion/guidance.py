@@ -204,6 +204,8 @@ def check_alike(what: str, helper: nn.Module, model: nn.Module) -> None:
         raise ValueError(f"{what} holds a {type(helper).__name__}, which knows no noise levels")
     if helper.noise_shape != model.noise_shape:
         raise ValueError(f"{what} sees {helper.noise_shape}, not {model.noise_shape}")
+    if getattr(helper.process, "length", None) != getattr(model.process, "length", None):
+        raise ValueError(f"{what} was trained along another path than the model's")
     device = next(model.parameters()).device
     if device.type == "meta":  # shapes alone are known
         return

@@ -104,13 +104,13 @@ class PowerFunctionAverage(Average):
 
     def state_dict(self) -> dict[str, Tensor]:
         snapshots = self.snapshots()
-        return {f"{n}:{name}": snapshots[length][name] for n, length in enumerate(self.lengths) for name in self.names}
+        return {f"{length:g}:{name}": snapshots[length][name] for length in self.lengths for name in self.names}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        for n, kept in enumerate([self.averaged, *self.others]):
+        for length, kept in zip(self.lengths, [self.averaged, *self.others], strict=True):
             for name, place in self.names.items():
-                kept[place].copy_(state[f"{n}:{name}"])
+                kept[place].copy_(state[f"{length:g}:{name}"])
 
 
 def exponent_of(length: float) -> float:
@@ -129,7 +129,8 @@ def combination(kept: Sequence[tuple[float, float]], wanted: tuple[float, float]
     steps, exponents = (np.array(values, dtype=np.float64) for values in zip(*kept, strict=True))
     matrix = overlap(steps[:, None], exponents[:, None], steps[None], exponents[None])
     target = overlap(steps, exponents, np.float64(wanted[0]), np.float64(wanted[1]))
-    return np.linalg.lstsq(matrix, target, rcond=None)[0]
+    weights = np.linalg.lstsq(matrix, target, rcond=None)[0]
+    return weights / weights.sum()  # few snapshots would shrink or stretch the weights otherwise
 
 
 def overlap(step: Numbers, exponent: Numbers, other: Numbers, other_exponent: Numbers) -> np.ndarray:

@@ -10,8 +10,7 @@ from torch.nn import functional
 def normalised(x: Tensor, dims: tuple[int, ...], eps: float = 1e-4) -> Tensor:
     """x at unit root mean square over `dims` (equation 64)."""
     size = torch.linalg.vector_norm(x, dim=dims, keepdim=True, dtype=torch.float32)
-    count = math.prod(x.shape[dim] for dim in dims)
-    return x / (eps + size / math.sqrt(count)).to(x.dtype)
+    return x / (eps + size * math.sqrt(size.numel() / x.numel())).to(x.dtype)
 
 
 def silu(x: Tensor) -> Tensor:

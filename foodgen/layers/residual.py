@@ -16,7 +16,7 @@ class ResidualBlock(nn.Module):
     inputs, outputs  channels
     condition        width of the condition, (batch, condition); 0 for a block without one
     dropout          share of the features that training silences before the second convolution
-    adaptive         the condition scales and shifts the second norm (ADM, equation 3), rather than
+    adaptive         the condition scales and shifts the second norm (ADM, section 3), rather than
                      being added before it
     resample         halve or double the size before the first convolution (BigGAN's blocks)
     """

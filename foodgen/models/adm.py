@@ -137,7 +137,8 @@ class ADM(nn.Module):
     def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:
         """x: (batch, channels, size, size); time: noise level, (batch,); labels: (batch,) or None."""
         condition = self.time(time) + self.label(labels, len(x))  # (batch, 4 * width)
-        *skips, x = self.encoder(x, condition)
+        skips = self.encoder(x, condition)
+        x = skips.pop()
         for stage in self.up:
             resamples = stage.block.resample == "up"  # type: ignore[union-attr]
             x = stage(x if resamples else torch.cat([x, skips.pop()], dim=1), condition)

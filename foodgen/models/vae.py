@@ -70,8 +70,9 @@ class Autoencoder(Generator):
 
     def compile(self, *arguments: Any, **options: Any) -> None:
         """Compile both halves: they, not `forward`, are what training calls."""
-        self.encoder.compile(*arguments, **options)
-        self.decoder.compile(*arguments, **options)
+        fixed = {"dynamic": False, **options}  # both share code, whose shapes would be taken for changing ones
+        self.encoder.compile(*arguments, **fixed)
+        self.decoder.compile(*arguments, **fixed)
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the latents, (batch, *noise_shape) each, of images about [-1, 1]."""

@@ -150,6 +150,11 @@ def test_paths_that_differ_in_their_schedule_alone_are_refused():
         Classifier("there", loader(Mixture(DDPM("linear")))).check(Mixture(DDPM("cosine")))
 
 
+def test_paths_of_another_length_are_refused():
+    with pytest.raises(ValueError, match="another path"):
+        Classifier("there", loader(Mixture(DDPM("cosine")))).check(Mixture(DDPM("cosine", length=4000)))
+
+
 def test_the_noisy_classifiers_probabilities():
     class Flat(nn.Module):
         def forward(self, x, time):

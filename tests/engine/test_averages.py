@@ -39,6 +39,12 @@ def test_a_kept_average_is_its_own_combination():
     np.testing.assert_allclose(combination(kept, (100.0, 6.0)), [0, 0, 1], atol=1e-8)
 
 
+@pytest.mark.parametrize("length", [0.03, 0.075, 0.25])
+def test_few_snapshots_of_constant_weights_give_those_weights(length):
+    kept = [(step, exponent_of(known)) for step in (1000.0, 2000.0) for known in (0.05, 0.1)]
+    assert combination(kept, (2000.0, exponent_of(length))).sum() == pytest.approx(1)
+
+
 class Walk(nn.Module):
     """Two weights and a buffer."""
 
@@ -116,8 +122,9 @@ def test_both_averages_resume():
     for length, tensors in average.snapshots().items():
         for name, tensor in tensors.items():
             assert torch.equal(again.snapshots()[length][name], tensor)
-    with pytest.raises(KeyError):
-        again.load_state_dict({})
+    for other in ({}, PowerFunctionAverage(Walk(), [0.1, 0.2]).state_dict()):
+        with pytest.raises(KeyError):
+            again.load_state_dict(other)
     ExponentialAverage(Walk()).load_state_dict({})
 
 
