@@ -117,6 +117,8 @@ def make_scorer(config: Config, wanted: Sequence[Any], reference: Any, device: t
     chosen = [judge for judge in wanted if not judge.of_models]
     if not chosen:
         return None
+    if config.sampler["name"] == "none":
+        raise ConfigError(f"sampler.name: none draws no images, and {chosen[0].name} wants some")
     weights = config.data.inception_weights
     extract = InceptionFeatures(device, Path(weights) if weights else None)
     folder = Path(config.data.input_val_dir)

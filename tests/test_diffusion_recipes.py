@@ -187,6 +187,11 @@ def test_alignment_trains_with_the_real_teacher(small, tmp_path):
         ("small/latent", ["codec.path=nowhere"], "nowhere: there is no such checkpoint"),
         ("small/adm_guided", ["guidance.classifier=nowhere"], "nowhere: there is no such checkpoint"),
         ("small/edm", ["train.val_metrics=[accuracy]"], "accuracy: a noisy classifier is wanted; Denoiser is none"),
+        (
+            "small/adm_classifier",
+            ["train.val_metrics=[accuracy,fid]", "train.val_count=16"],
+            "none draws no images, and fid",
+        ),
         ("small/edm", ["sampler={name: reconstruction}"], "reconstruction wants an autoencoder; Denoiser is none"),
         ("small/vae", ["sampler={name: heun}"], "Heun walks with a denoiser; for Autoencoder use one_shot"),
         ("small/iddpm", ["objective.model.process={name: edm}"], r"model\.process: .*ddpm"),
