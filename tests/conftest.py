@@ -49,6 +49,39 @@ def tiny(dishes, tmp_path):
     ]
 
 
+@pytest.fixture(scope="session")
+def plates(tmp_path_factory):
+    """Drawn dishes as small recipes want them: 8 classes, 32 pixels, 4 and 2 images a class."""
+    root = tmp_path_factory.mktemp("plates")
+    draw_set(root / "train", 32, 4)
+    draw_set(root / "test", 32, 2)
+    return root
+
+
+@pytest.fixture
+def small(plates, tmp_path):
+    """Arguments of five steps of a configuration, by its place in configs/, on those dishes."""
+
+    def arguments(name, *more):
+        return [
+            f"exp.config_path={ROOT / 'configs' / name}.yaml",
+            f"exp.exp_dir={tmp_path / 'runs'}",
+            "exp.run=tiny",
+            "exp.device=cpu",
+            "dataset={name: folder}",
+            f"data.input_train_dir={plates / 'train'}",
+            f"data.input_val_dir={plates / 'test'}",
+            "data.train_batch_size=8",
+            "data.val_batch_size=8",
+            "train.steps=5",
+            "train.log_step=1",
+            "train.grid_count=8",
+            *more,
+        ]
+
+    return arguments
+
+
 @pytest.fixture
 def script():
     """Runs a script of the project as a user does; the finished process."""

@@ -11,7 +11,6 @@ import train
 from foodgen.core import config
 from foodgen.core.errors import CheckpointError, ConfigError
 from foodgen.core.settings import Config
-from foodgen.data.synthetic import draw_set
 from foodgen.engine.checkpoint import read_average
 from foodgen.engine.tracker import read_rows
 from tests.conftest import ROOT
@@ -20,37 +19,6 @@ from tests.test_recipes import stop_at
 
 ALONE = ["ddpm", "iddpm", "adm", "edm", "edm2", "dit", "hybrid"]  # recipes that need no other first
 FIRST = ["vae", "adm_classifier"]
-
-
-@pytest.fixture(scope="module")
-def plates(tmp_path_factory):
-    """Drawn dishes of 32 pixels, as the recipes want them."""
-    root = tmp_path_factory.mktemp("plates")
-    draw_set(root / "train", 32, 4)
-    draw_set(root / "test", 32, 2)
-    return root
-
-
-@pytest.fixture
-def small(plates, tmp_path):
-    def arguments(name, *more):
-        return [
-            f"exp.config_path={ROOT / 'configs' / name}.yaml",
-            f"exp.exp_dir={tmp_path / 'runs'}",
-            "exp.run=tiny",
-            "exp.device=cpu",
-            "dataset={name: folder}",
-            f"data.input_train_dir={plates / 'train'}",
-            f"data.input_val_dir={plates / 'test'}",
-            "data.train_batch_size=4",
-            "data.val_batch_size=8",
-            "train.steps=5",
-            "train.log_step=1",
-            "train.grid_count=8",
-            *more,
-        ]
-
-    return arguments
 
 
 @pytest.fixture(scope="module")
@@ -137,16 +105,22 @@ def test_a_trained_classifier_guides(small, firsts, tmp_path, monkeypatch):
 
 @pytest.mark.long
 def test_an_earlier_checkpoint_guides_together_with_the_class(small, tmp_path):
-    train.main(small("small/edm", "sampler.steps=2"))
-    guide = run_of(tmp_path) / "checkpoints" / "step-00000005"
-    parts = f"{{auto: {{name: autoguidance, guide: {guide}, scale: 2.0}}, free: {{name: classifier_free, scale: 1.0}}}}"
+    train.main(small("small/edm", "sampler.steps=2", "train.checkpoint_step=2"))
+    checkpoints = run_of(tmp_path) / "checkpoints"
     draw = small("inference/edm", "train.checkpoint_path=latest", "sampler.steps=2", "inference.metrics=[]")
-    found = {}
-    for name, guidance in (("both", f"{{name: together, guidances: {parts}}}"), ("none", "{name: none}")):
+
+    def drawn(name, guidance):
         folder = tmp_path / name
         inference.main([*draw, f"guidance={guidance}", f"inference.output_dir={folder}", "inference.count=8"])
-        found[name] = [path.read_bytes() for path in sorted(folder.glob("images/*/*.png"))]
-    assert found["both"] == found["none"]  # its own guide, and a scale of one
+        return [path.read_bytes() for path in sorted(folder.glob("images/*/*.png"))]
+
+    def both(step, scale):
+        auto = f"{{name: autoguidance, guide: {checkpoints / f'step-{step:08d}'}, scale: {scale}}}"
+        return f"{{name: together, guidances: {{auto: {auto}, free: {{name: classifier_free, scale: 1.0}}}}}}"
+
+    plain = drawn("plain", "{name: none}")
+    assert drawn("itself", both(5, 2.0)) == plain  # its own guide, and a scale of one
+    assert drawn("earlier", both(2, 1000.0)) != plain
 
 
 @pytest.mark.long

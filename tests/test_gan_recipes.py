@@ -10,7 +10,6 @@ import train
 from foodgen.core import config
 from foodgen.core.errors import CheckpointError, ConfigError
 from foodgen.core.settings import Config
-from foodgen.data.synthetic import draw_set
 from foodgen.engine.checkpoint import read
 from foodgen.engine.tracker import read_rows
 from tests.conftest import ROOT
@@ -20,45 +19,14 @@ from tests.test_recipes import stop_at
 NAMES = ["dcgan", "sngan", "sagan", "stylegan2", "stylegan", "r3gan", "projected_gan"]
 
 
-@pytest.fixture(scope="module")
-def plates(tmp_path_factory):
-    """Drawn dishes of 32 pixels, as the recipes want them."""
-    root = tmp_path_factory.mktemp("plates")
-    draw_set(root / "train", 32, 4)
-    draw_set(root / "test", 32, 2)
-    return root
-
-
-@pytest.fixture
-def small(plates, tmp_path):
-    def arguments(name, *more):
-        return [
-            f"exp.config_path={ROOT / 'configs' / 'small' / f'{name}.yaml'}",
-            f"exp.exp_dir={tmp_path / 'runs'}",
-            "exp.run=tiny",
-            "exp.device=cpu",
-            "dataset={name: folder}",
-            f"data.input_train_dir={plates / 'train'}",
-            f"data.input_val_dir={plates / 'test'}",
-            "data.train_batch_size=8",
-            "data.val_batch_size=8",
-            "train.steps=5",
-            "train.log_step=1",
-            "train.grid_count=8",
-            *more,
-        ]
-
-    return arguments
-
-
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.long
 def test_trains_resumes_to_the_bit_and_samples(name, small, tmp_path, monkeypatch):
-    assert train.main(small(name, "exp.run=whole", "train.val_step=100")) == 0
+    assert train.main(small(f"small/{name}", "exp.run=whole", "train.val_step=100")) == 0
     with monkeypatch.context() as patch:
         stop_at(3, patch)
-        train.main(small(name, "exp.run=parts"))
-    train.main(small(name, "exp.run=parts", "train.checkpoint_path=latest"))
+        train.main(small(f"small/{name}", "exp.run=parts"))
+    train.main(small(f"small/{name}", "exp.run=parts", "train.checkpoint_path=latest"))
     assert digest(last(tmp_path, "parts")) == digest(last(tmp_path, "whole"))
     rows = [read_rows(run_of(tmp_path, run) / "metrics.jsonl") for run in ("whole", "parts")]
     timing = ("minutes", "images_per_second")
@@ -73,7 +41,9 @@ def test_trains_resumes_to_the_bit_and_samples(name, small, tmp_path, monkeypatc
         "model/fake_deviation",
     ]
     assert set(wanted) <= rows[0][-1].keys()
-    drawn = small(name, "exp.run=parts", "train.checkpoint_path=latest", "inference.count=4", "inference.metrics=[]")
+    drawn = small(
+        f"small/{name}", "exp.run=parts", "train.checkpoint_path=latest", "inference.count=4", "inference.metrics=[]"
+    )
     inference.main([*drawn, f"exp.config_path={ROOT / 'configs' / 'inference' / f'{name}.yaml'}", "exp.run=parts"])
     assert len(list((run_of(tmp_path, "parts") / "images").glob("*/*.png"))) == 4
 
@@ -102,11 +72,11 @@ def test_what_adaptive_augmentation_and_path_length_remember_is_resumed(small, t
         "objective.disturbance={name: adaptive, interval: 2, ramp: 50, target: -1.0}",
         "objective.penalties.path_length.every=1",
     ]
-    train.main(small("stylegan2", "exp.run=whole", *options))
+    train.main(small("small/stylegan2", "exp.run=whole", *options))
     with monkeypatch.context() as patch:
         stop_at(3, patch)
-        train.main(small("stylegan2", "exp.run=parts", *options))
-    train.main(small("stylegan2", "exp.run=parts", "train.checkpoint_path=latest", *options))
+        train.main(small("small/stylegan2", "exp.run=parts", *options))
+    train.main(small("small/stylegan2", "exp.run=parts", "train.checkpoint_path=latest", *options))
     assert digest(last(tmp_path, "parts")) == digest(last(tmp_path, "whole"))
     weights = read(last(tmp_path, "parts")).weights
     assert weights["disturbance.probability"] > 0
@@ -127,9 +97,9 @@ def test_compiled_players_train_the_same(name, small, tmp_path, monkeypatch):
     options = ["train.steps=3", "objective.disturbance={name: none}"]
     if name == "stylegan2":  # both second derivatives
         options += ["objective.penalties.r1.every=2", "objective.penalties.path_length.every=2"]
-    train.main(small(name, "exp.run=fast", "train.compile=true", *options))
+    train.main(small(f"small/{name}", "exp.run=fast", "train.compile=true", *options))
     assert len(compiled) == 2
-    train.main(small(name, "exp.run=plain", *options))
+    train.main(small(f"small/{name}", "exp.run=plain", *options))
     rows = [read_rows(run_of(tmp_path, run) / "metrics.jsonl") for run in ("fast", "plain")]
     for fast, plain in zip(*rows, strict=True):
         assert fast.keys() - {"images_per_second"} == plain.keys() - {"images_per_second"}
@@ -141,7 +111,7 @@ def test_compiled_players_train_the_same(name, small, tmp_path, monkeypatch):
 def test_validation_scores_a_gan_and_warns_of_its_collapse(small, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("foodgen.assembly.InceptionFeatures", Colours)
     options = ["train.val_count=16", "train.val_metrics=[fid]", "train.grid_count=16", "sampler.truncation=0.0"]
-    train.main(small("stylegan2", *options))
+    train.main(small("small/stylegan2", *options))
     row = next(row for row in read_rows(run_of(tmp_path) / "metrics.jsonl") if "val/fid" in row)
     assert row["val/feature_spread"] < 0.05  # all the style is truncated away
     assert "collapse: the pixels of 8 of 8 classes" in caplog.text
@@ -150,7 +120,7 @@ def test_validation_scores_a_gan_and_warns_of_its_collapse(small, tmp_path, monk
 
 def test_a_gan_is_not_walked(small):
     with pytest.raises(ConfigError, match=r"sampler\.name: Heun walks with a denoiser; for DCGAN use one_shot"):
-        train.main(small("dcgan", "sampler={name: heun}"))
+        train.main(small("small/dcgan", "sampler={name: heun}"))
 
 
 def test_a_missing_optimizer_is_named(small, tmp_path):
@@ -160,14 +130,16 @@ def test_a_missing_optimizer_is_named(small, tmp_path):
         "\n".join(line for line in full.splitlines() if not line.startswith("  discriminator: {name: adamw"))
     )
     with pytest.raises(ConfigError, match=r"optimizers\.discriminator: is missing"):
-        train.main(small("dcgan", f"exp.config_path={path}", "data.image_size=32", "sampler={name: one_shot}"))
+        train.main(small("small/dcgan", f"exp.config_path={path}", "data.image_size=32", "sampler={name: one_shot}"))
 
 
 def test_drawing_wants_nothing_of_what_a_model_is_trained_against(small, tmp_path, monkeypatch):
     stop_at(1, monkeypatch)
-    train.main(small("projected_gan"))
+    train.main(small("small/projected_gan"))
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
-    inference.main(small("projected_gan", "train.checkpoint_path=latest", "inference.count=8", "inference.metrics=[]"))
+    inference.main(
+        small("small/projected_gan", "train.checkpoint_path=latest", "inference.count=8", "inference.metrics=[]")
+    )
     assert len(list((run_of(tmp_path) / "images").glob("*/*.png"))) == 8
 
 
@@ -179,11 +151,11 @@ def test_a_denoiser_is_not_drawn_in_one_shot(tiny):
 def test_a_checkpoint_of_the_other_family_is_refused(small, tiny, tmp_path):
     train.main([*tiny, "train.steps=2"])
     with pytest.raises(CheckpointError, match="does not fit the configuration"):
-        train.main(small("dcgan", f"train.checkpoint_path={last(tmp_path)}", "exp.run=other"))
+        train.main(small("small/dcgan", f"train.checkpoint_path={last(tmp_path)}", "exp.run=other"))
 
 
 @pytest.mark.parametrize("name", ["dcgan"])
 def test_a_penalty_can_be_added_and_left_out_on_the_command_line(name, small, tmp_path, monkeypatch):
     stop_at(1, monkeypatch)
-    train.main(small(name, "objective.penalties.r1={name: r1, weight: 0.1}"))
+    train.main(small(f"small/{name}", "objective.penalties.r1={name: r1, weight: 0.1}"))
     assert "discriminator/r1" in read_rows(run_of(tmp_path) / "metrics.jsonl")[0]
