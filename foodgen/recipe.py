@@ -43,7 +43,7 @@ from foodgen.reporting.grids import save_grid
 
 def prepare(settings: Prepare) -> dict[str, Any]:
     """Make a set of small squares; its manifest."""
-    keys = ("image_size", "smallest", "test_per_class", "held_out_per_class", "quality", "seed")
+    keys = ("image_size", "smallest", "test_per_class", "held_out_per_class", "quality", "seed", "classes")
     return preparation.prepare(settings.source, Path(settings.target), **{key: getattr(settings, key) for key in keys})
 
 

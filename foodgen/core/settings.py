@@ -111,6 +111,7 @@ class Prepare:
     held_out_per_class: Count = 20
     quality: Annotated[int, Field(ge=1, le=100)] = 95
     seed: Count = 0
+    classes: Annotated[list[Text], Field(min_length=1)] | None = None  # the only ones to take; all if not given
 
 
 @dataclass(config=STRICT)

@@ -6,7 +6,7 @@ import json
 import random
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from foodgen.core.errors import DataError
 from foodgen.core.randomness import seed_of
+from foodgen.core.registry import suggestion
 from foodgen.data.folder import UNREADABLE
 from foodgen.data.sources import TEST, TRAIN, Photo, find_photos
 
@@ -47,6 +48,7 @@ def prepare(
     held_out_per_class: int,
     quality: int,
     seed: int,
+    classes: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Write <target>/{train,held_out,test}/<class>/<name>.jpg and the manifest, which is returned.
 
@@ -58,15 +60,16 @@ def prepare(
     held_out_per_class  training photos set apart for choosing settings
     quality             of JPEGs that are made; JPEGs of the right size are copied byte for byte
     seed                of the choice of test and held-out photos
+    classes             the only ones to take, all if not given
 
     An interrupted run is taken up again. Raises DataError for a source without photos, or a target
     that was made otherwise.
     """
-    settings = {name: value for name, value in locals().items() if name != "target"}
+    settings = {name: value for name, value in locals().items() if name != "target" and value is not None}
     done = _earlier(target, settings)
     if done is not None:
         return done
-    photos = find_photos(source, target)
+    photos = _of_classes(find_photos(source, target), classes)
     given = any(photo.split == TEST for photo in photos)
     if not given:
         photos = choose(photos, TEST, test_per_class, seed)
@@ -86,6 +89,14 @@ def prepare(
     manifest = {"settings": settings, "finished": True, **counter.summary()}
     _write_manifest(target, manifest)
     return manifest
+
+
+def _of_classes(photos: list[Photo], classes: Sequence[str] | None) -> list[Photo]:
+    known = {photo.label for photo in photos}
+    for name in classes or []:
+        if name not in known:
+            raise DataError(f"classes: the source has no class '{name}'; {suggestion(name, known)}")
+    return photos if classes is None else [photo for photo in photos if photo.label in classes]
 
 
 def choose(photos: list[Photo], split: str, per_class: int, seed: int) -> list[Photo]:

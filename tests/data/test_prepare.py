@@ -207,3 +207,13 @@ def test_a_target_with_foreign_files_stays(tmp_path):
     with pytest.raises(DataError, match="did not make"):
         prepare(tree(tmp_path / "in"), tmp_path / "out")
     assert names(tmp_path / "out") == ["mine.jpg"]
+
+
+def test_only_the_classes_asked_for(tmp_path):
+    source = tree(tmp_path / "in", classes=("apple", "bread", "cheese"))
+    manifest = prepare(source, tmp_path / "out", classes=["cheese", "apple"])
+    assert manifest["classes"] == ["apple", "cheese"]
+    assert not (tmp_path / "out" / "train" / "bread").exists()
+    with pytest.raises(DataError, match="no class 'cheeze'; did you mean 'cheese'"):
+        prepare(source, tmp_path / "none", classes=["cheeze"])
+    assert not (tmp_path / "none").exists()
