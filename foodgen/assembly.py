@@ -1,4 +1,4 @@
-"""Models and what judges them, of a configuration or a checkpoint: what training and inference share."""
+"""Models of a configuration or a checkpoint, and what draws with them: what training and inference share."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -13,15 +13,13 @@ from torch import Tensor
 
 from foodgen.core.devices import find_autocast
 from foodgen.core.errors import ConfigError, DataError
-from foodgen.core.registry import build, metrics
+from foodgen.core.registry import build
 from foodgen.core.settings import Config
 from foodgen.core.types import Codec, Objective
 from foodgen.engine.checkpoint import CONFIG, read_average, read_meta
-from foodgen.engine.evaluator import Drawer, Measurer, Scorer
+from foodgen.engine.evaluator import Drawer
 from foodgen.engine.run_folder import checkpoint_in
 from foodgen.engine.session import load
-from foodgen.metrics.collapse import spread
-from foodgen.metrics.inception import InceptionFeatures, features_of
 
 
 def find_images(config: Config, key: str) -> Any:
@@ -107,38 +105,6 @@ def load_trained(path: str, classes: Sequence[str], device: torch.device) -> tor
     return model.to(device).eval().requires_grad_(False)
 
 
-def judges(names: Sequence[str]) -> list[Any]:
-    """The metrics and measures of these names, built. Raises ConfigError."""
-    return [metrics[name]() for name in names]
-
-
-def make_scorer(config: Config, wanted: Sequence[Any], reference: Any, device: torch.device) -> Scorer | None:
-    """A scorer of images against `reference` by the wanted metrics, or None without any."""
-    chosen = [judge for judge in wanted if not judge.of_models]
-    if not chosen:
-        return None
-    if config.sampler["name"] == "none":
-        raise ConfigError(f"sampler.name: none draws no images, and {chosen[0].name} wants some")
-    weights = config.data.inception_weights
-    extract = InceptionFeatures(device, Path(weights) if weights else None)
-    folder = Path(config.data.input_val_dir)
-    kept = folder.with_name(folder.name + ".features")
-    real = partial(features_of, extract, reference, config.data.val_batch_size, kept)
-    return Scorer(extract, reference, real, chosen, spread, config.data.val_batch_size)
-
-
-def make_measurer(config: Config, wanted: Sequence[Any], reference: Any, model: Model) -> Measurer | None:
-    """What takes the wanted measures of a model on `reference`, or None without any. Raises ConfigError."""
-    chosen = [judge for judge in wanted if judge.of_models]
-    for measure in chosen:
-        try:
-            measure.check(model.model)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
-    size = config.data.val_batch_size
-    return Measurer(chosen, reference, model.codec.encode, model.device, size, model.autocast) if chosen else None
-
-
 def with_trained_parts(config: Config, checkpoint: Path) -> Config:
     """The configuration with the parts that a checkpoint's weights belong to.
 
@@ -149,13 +115,6 @@ def with_trained_parts(config: Config, checkpoint: Path) -> Config:
     data = replace(config.data, image_size=trained["data"]["image_size"])
     codec = trained["codec"] | (config.codec if config.codec["name"] == trained["codec"]["name"] else {})
     return replace(config, data=data, objective=trained["objective"], codec=codec)
-
-
-def find_reference(config: Config, classes: Sequence[str]) -> Any:
-    """The images to score against, of the same classes. Raises UserError."""
-    reference = find_images(config, "input_val_dir")
-    check_classes(reference.classes, classes, Path(config.data.input_val_dir))
-    return reference
 
 
 def check_classes(found: Sequence[str], wanted: Sequence[str], where: Path) -> None:

@@ -1,42 +1,30 @@
 """The composition root: a configuration becomes connected parts. Nothing else knows all the folders."""
 
 import uuid
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from foodgen.assembly import (
-    Model,
-    check_classes,
-    find_images,
-    find_reference,
-    judges,
-    make_measurer,
-    make_model,
-    make_scorer,
-    with_trained_parts,
-)
+from foodgen.assembly import Model, check_classes, find_images, make_model
 from foodgen.core import distributed
 from foodgen.core.config import to_tree, to_yaml
 from foodgen.core.devices import find_device
 from foodgen.core.errors import ConfigError
-from foodgen.core.registry import build, suggestion
+from foodgen.core.registry import build
 from foodgen.core.settings import Config, ExportConfig, Prepare
 from foodgen.data import prepare as preparation
 from foodgen.data.loader import Loader
 from foodgen.engine.checkpoint import export as export_weights
 from foodgen.engine.checkpoint import read_average, read_meta, replace_text
-from foodgen.engine.evaluator import balanced_labels, check_shares, matching_labels
-from foodgen.engine.inference import Inference
 from foodgen.engine.run_folder import checkpoint_to_resume, describe_changes, find_checkpoint, run_folder
 from foodgen.engine.session import Session, load
 from foodgen.engine.snapshots import average_of
 from foodgen.engine.tracker import Tracker
 from foodgen.engine.trainer import Trainer
 from foodgen.engine.wandb_run import WandbRun
+from foodgen.judgement import find_reference, judges, make_measurer, make_scorer
 from foodgen.metrics.collapse import PixelSpread
 from foodgen.reporting.grids import save_grid
 
@@ -106,60 +94,6 @@ def export(config: ExportConfig) -> list[Path]:
     target = Path(config.export.output_dir or run_folder(config) / name)
     average = read_average(source) if length is None else average_of(source, length)
     return export_weights(source, target, int(config.export.shard_megabytes * 1e6), average)
-
-
-def make_inference(config: Config) -> Inference:
-    """What inference.py runs: a checkpoint's model, and the given sampler. Raises UserError before any long work."""
-    device = find_device(config.exp.device)
-    distributed.start(device)
-    checkpoint = find_checkpoint(config)
-    meta = read_meta(checkpoint)
-    config = with_trained_parts(config, checkpoint)
-    model = make_model(config, meta["classes"], device, alone=True)
-    load(model.model, read_average(checkpoint), checkpoint)
-    wanted = judges(config.inference.metrics)
-    reference = find_reference(config, meta["classes"]) if wanted else None
-    scorer = make_scorer(config, wanted, reference, device)
-    labels = balanced_labels(config.inference.count, _class_numbers(config, meta["classes"]))
-    if reference is not None and not all(judge.of_models for judge in wanted):
-        if config.inference.classes is None:
-            labels = matching_labels(config.inference.count, reference)
-        check_shares(labels, reference, "inference.count")
-    facts = {
-        "checkpoint": str(checkpoint),
-        "step": meta["step"],
-        "images_seen": meta.get("images"),
-        "reference": config.data.input_val_dir if reference is not None else None,
-        "reference_count": len(reference) if reference is not None else 0,
-        "seed": config.inference.seed,
-        "sampler": config.sampler,
-        "guidance": config.guidance,
-        "image_format": "png",
-    }
-    return Inference(
-        folder=Path(config.inference.output_dir or run_folder(config)),
-        overwrite=config.inference.overwrite,
-        model=model.model.eval(),
-        labels=labels if model.drawer.draws else [],
-        classes=meta["classes"],
-        seed=config.inference.seed,
-        drawer=model.drawer,
-        scorer=scorer,
-        measurer=make_measurer(config, wanted, reference, model),
-        paint=lambda pictures, labels, path: save_grid(pictures, labels, meta["classes"], path),
-        config=to_yaml(config),
-        facts=facts,
-    )
-
-
-def _class_numbers(config: Config, classes: Sequence[str]) -> list[int]:
-    wanted = config.inference.classes if config.inference.classes is not None else list(classes)
-    for name in wanted:
-        if name not in classes:
-            raise ConfigError(f"inference.classes: no class is named '{name}'; {suggestion(name, classes)}")
-    if not wanted:
-        raise ConfigError("inference.classes: no class is given")
-    return [list(classes).index(name) for name in wanted]
 
 
 def make_trainer(config: Config, model: Model, images: Any) -> Trainer:

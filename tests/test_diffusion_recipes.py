@@ -14,7 +14,7 @@ from foodgen.core.settings import Config
 from foodgen.engine.checkpoint import read_average
 from foodgen.engine.tracker import read_rows
 from tests.conftest import ROOT
-from tests.runs import Colours, digest, last, run_of
+from tests.runs import digest, last, run_of, score_by_colours
 from tests.test_recipes import stop_at
 
 ALONE = ["ddpm", "iddpm", "adm", "edm", "edm2", "dit", "hybrid"]  # recipes that need no other first
@@ -39,7 +39,7 @@ def firsts(plates, tmp_path_factory):
 
 def compare(small, tmp_path, monkeypatch, name, *options):
     """Train whole, and in two parts; both must be equal. Draws, and gives the rows and what inference found."""
-    monkeypatch.setattr("foodgen.assembly.InceptionFeatures", Colours)
+    score_by_colours(monkeypatch)
     few = ["sampler.steps=3"] if name not in ("vae", "adm_classifier") else []
     arguments = small(f"small/{name}", *options, *few, "train.val_step=100")
     assert train.main([*arguments, "exp.run=whole"]) == 0

@@ -13,7 +13,7 @@ from foodgen.core.settings import Config
 from foodgen.engine.checkpoint import read
 from foodgen.engine.tracker import read_rows
 from tests.conftest import ROOT
-from tests.runs import Colours, digest, last, run_of
+from tests.runs import digest, last, run_of, score_by_colours
 from tests.test_recipes import stop_at
 
 NAMES = ["dcgan", "sngan", "sagan", "stylegan2", "stylegan", "r3gan", "projected_gan"]
@@ -109,7 +109,7 @@ def test_compiled_players_train_the_same(name, small, tmp_path, monkeypatch):
 
 @pytest.mark.long
 def test_validation_scores_a_gan_and_warns_of_its_collapse(small, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("foodgen.assembly.InceptionFeatures", Colours)
+    score_by_colours(monkeypatch)
     options = ["train.val_count=16", "train.val_metrics=[fid]", "train.grid_count=16", "sampler.truncation=0.0"]
     train.main(small("small/stylegan2", *options))
     row = next(row for row in read_rows(run_of(tmp_path) / "metrics.jsonl") if "val/fid" in row)

@@ -12,18 +12,18 @@ import train
 from foodgen.core.errors import CheckpointError, ConfigError, UserError
 from foodgen.engine.checkpoint import read_average
 from foodgen.engine.evaluator import check_shares, matching_labels
-from foodgen.metrics.fid import FID
-from tests.runs import Colours, last, pixels, run_of
+from foodgen.metrics.fid import frechet_distance
+from tests.runs import Colours, last, pixels, run_of, score_by_colours
 
 
 def test_scores_are_those_of_the_pictures_on_disk(tiny, tmp_path, monkeypatch, dishes):
-    monkeypatch.setattr("foodgen.assembly.InceptionFeatures", Colours)
+    score_by_colours(monkeypatch)
     train.main([*tiny, "train.steps=60", "optimizers.model.lr=0.003"])
     inference.main([*tiny, "train.checkpoint_path=latest", "inference.metrics=[fid]"])
     found = json.loads((run_of(tmp_path) / "metrics.json").read_text())
     drawn = torch.stack([pixels(path) for path in sorted((run_of(tmp_path) / "images").glob("*/*.png"))])
     real = torch.stack([pixels(path) for path in sorted((dishes / "test").glob("*/*.jpg"))])
-    expected = FID()(Colours(None)(drawn), Colours(None)(real))
+    expected = frechet_distance(Colours(None)(drawn), Colours(None)(real))
     assert found["fid"] == pytest.approx(expected, rel=1e-5)
     assert len(list((run_of(tmp_path) / "images" / "soup").iterdir())) == 4
 
@@ -121,7 +121,7 @@ def test_inference_mistakes(override, message, tiny):
 
 def test_unequal_shares_are_refused_before_drawing(tiny, monkeypatch):
     train.main(tiny)
-    monkeypatch.setattr("foodgen.recipe.make_scorer", lambda *_: None)
+    monkeypatch.setattr("foodgen.evaluation.make_scorer", lambda *_: None)
     monkeypatch.setattr("foodgen.engine.evaluator.Drawer.__call__", lambda *_: pytest.fail("drew"))
     wrong = [*tiny, "train.checkpoint_path=latest", "inference.metrics=[fid]", "inference.count=33"]
     with pytest.raises(

@@ -12,7 +12,7 @@ from foodgen.engine.tracker import read_rows
 from foodgen.engine.trainer import Trainer
 from foodgen.metrics.fid import FID
 from foodgen.models.ddpm import UNet
-from tests.runs import Colours, digest, last, run_of
+from tests.runs import digest, last, run_of, score_by_colours
 
 PROCESSES = ["edm", "flow", "ddpm"]
 
@@ -109,10 +109,10 @@ def test_validation_leaves_training_alone_and_is_logged(tiny, tmp_path, monkeypa
 
 
 def test_validation_scores_and_keeps_the_best(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("foodgen.assembly.InceptionFeatures", Colours)
+    score_by_colours(monkeypatch)
     scored = [*tiny, "train.val_step=2", "train.val_count=16", "train.val_metrics=[fid]", "train.keep_checkpoints=2"]
     values = iter([9, 3, 5, 4, 8, 7])
-    monkeypatch.setattr(FID, "__call__", lambda self, generated, real: next(values))
+    monkeypatch.setattr(FID, "__call__", lambda self, evidence: {"fid": next(values)})
     train.main(scored)
     rows = [row for row in read_rows(run_of(tmp_path) / "metrics.jsonl") if "val/fid" in row]
     assert [(row["step"], row["val/fid"], row["val/count"]) for row in rows] == [
@@ -202,7 +202,7 @@ def test_a_failing_validation_loses_no_step(tiny, tmp_path, monkeypatch):
 
 
 def test_a_count_without_fair_shares_is_refused_before_training(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("foodgen.assembly.InceptionFeatures", Colours)
+    score_by_colours(monkeypatch)
     with pytest.raises(ConfigError, match=r"train\.val_count: class cookies would have 3 of 20.*train\.val_count=16"):
         train.main([*tiny, "train.val_metrics=[fid]", "train.val_count=20"])
     assert not run_of(tmp_path).exists()

@@ -67,6 +67,7 @@ guidances = ClassRegistry("guidance")
 codecs = ClassRegistry("codec")
 datasets = ClassRegistry("dataset")
 metrics = ClassRegistry("metric")
+spaces = ClassRegistry("feature space")
 augmentations = ClassRegistry("augmentation")
 optimizers = ClassRegistry("optimizer")
 schedules = ClassRegistry("schedule")
@@ -86,6 +87,7 @@ REGISTRY_OF_KEY: dict[str, ClassRegistry] = {
     "codec": codecs,
     "dataset": datasets,
     "metric": metrics,
+    "spaces": spaces,
     "augment": augmentations,
     "optimizer": optimizers,
     "schedule": schedules,

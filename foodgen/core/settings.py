@@ -69,9 +69,17 @@ class Inference:
     count: Positive = 2_020
     classes: list[Text] | None = None  # all if not given
     seed: Count = 0
+    seeds: Positive = 1  # drawings, with the seeds from `seed` on; the first one's images are kept
+    images: str | None = None  # a folder of class folders that is scored instead of a drawing
+    ema_length: Annotated[float, Field(ge=0)] | None = (
+        None  # of ema.name=power_function; 0 takes the weights unaveraged
+    )
     output_dir: str | None = None  # the run's folder if not given
     overwrite: bool = False
     metrics: list[str] = Field(default_factory=lambda: ["fid"])
+    floor_draws: Count = 2  # sets of real training images that are scored as well
+    sweep: dict[str, list[Any]] | list[dict[str, Any]] = Field(default_factory=dict)  # values by dotted key, or points
+    exhibits: list[Literal["trajectory", "interpolation"]] = Field(default_factory=list)
 
 
 @dataclass(config=STRICT)
@@ -90,6 +98,7 @@ class Config:
     ema: Part
     guidance: Part
     sampler: Part
+    spaces: dict[str, Part | None] = Field(default_factory=dict)  # of features, by name
     objective: Part = Field(default_factory=dict)  # inference takes the checkpoint's
 
 

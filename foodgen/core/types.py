@@ -1,7 +1,7 @@
 """The interfaces through which parts meet."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -134,13 +134,56 @@ class Measure(ABC):
         """(batch,) of encoded images, (batch, channels, size, size), and labels, (batch,)."""
 
 
+class FeatureSpace(Protocol):
+    """Images to features, in which sets of images are compared.
+
+    width     of the features
+    identity  changes with the weights, so that features kept on disk are not taken for others
+    """
+
+    width: int
+    identity: str
+
+    def __call__(
+        self, images: Tensor
+    ) -> Tensor: ...  # uint8 (batch, 3, size, size) to float (batch, width), on the CPU
+
+
+@dataclass
+class Evidence:
+    """What metrics judge by, all of it in one feature space.
+
+    generated, labels  features, (n, width), and class numbers, (n,)
+    real, real_labels  of the images to compare with, (m, width) and (m,)
+    training           features of all training images, some at a time, (some, width)
+    classify           features to logits, (n, classes), where the space is a classifier's
+    """
+
+    generated: Tensor
+    labels: Tensor
+    real: Tensor
+    real_labels: Tensor
+    training: Callable[[], Iterator[Tensor]]
+    classify: Callable[[Tensor], Tensor] | None = None
+
+
 class Metric(ABC):
-    """A number that says how far generated features, (n, width), are from real ones, (m, width)."""
+    """Numbers that say how generated images differ from real ones, and in `name` the main one.
+
+    of_sets         whether real images may take the place of generated ones, which gives the number's floor
+    needs_training  whether it looks at all training images
+    """
 
     name: str
     lower_is_better: bool
     of_models = False
+    of_sets = True
+    needs_training = False
+
+    def check(self, space: FeatureSpace) -> None:
+        """Raise ValueError if there is no such number in this space; there is in most."""
+        return None
 
     @abstractmethod
-    def __call__(self, generated: Tensor, real: Tensor) -> float:
-        """The number."""
+    def __call__(self, evidence: Evidence) -> dict[str, Any]:
+        """Numbers by name; what is not a number is a detail, for tables and pictures. Raises ValueError."""

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional
 
+from foodgen.core.randomness import normal_like, uniform_for
 from foodgen.core.registry import models
 from foodgen.diffusion.process import Process
 
@@ -25,6 +26,11 @@ class NoisyClassifier(nn.Module):
         """x: x_t, (batch, channels, size, size); t: (batch,). Logits, (batch, classes)."""
         scales = self.process.scales(t)
         return self.network(scales.inp * x, scales.time).float()
+
+    def practise(self, images: Tensor) -> Tensor:
+        """Logits of images as training meets them: at the noise levels that the process draws."""
+        t = self.process.draw(uniform_for(images))
+        return self(self.process.mix(images, normal_like(images), t), t)
 
     def log_probability(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
         """ln p(label | x_t), (batch,)."""

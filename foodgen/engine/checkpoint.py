@@ -198,6 +198,19 @@ def read_average(folder: Path) -> dict[str, Tensor]:
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
+def read_weights(folder: Path, part: str) -> dict[str, Tensor]:
+    """The unaveraged weights of one part of a checkpoint's objective, such as its model. Raises CheckpointError."""
+    read_meta(folder)
+    if not (folder / WEIGHTS).is_file():
+        raise CheckpointError(f"{folder}: holds averaged weights alone")
+    try:
+        tensors = load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+    prefix = f"{part}."
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
 def export(source: Path, target: Path, shard_bytes: int, average: Mapping[str, Tensor]) -> list[Path]:
     """Write `average`, a model of `source`, as bfloat16 safetensors in shards of at most `shard_bytes`.
 

@@ -1,4 +1,4 @@
-"""Drawing images with a model, and scoring them against real ones."""
+"""Drawing images with a model, of which labels, and measuring it on real images."""
 
 import logging
 import math
@@ -15,7 +15,7 @@ from tqdm import tqdm
 from foodgen.core import distributed
 from foodgen.core.errors import ConfigError, DataError, UserError
 from foodgen.core.randomness import Noise, alone
-from foodgen.core.types import Codec, Images, Measure, Metric, Sampler
+from foodgen.core.types import Codec, Images, Measure, Sampler
 
 log = logging.getLogger("foodgen")
 COLLAPSED = 0.1  # share of real variety
@@ -37,7 +37,7 @@ def matching_labels(count: int, reference: Images) -> list[int]:
 
 
 def check_shares(labels: Sequence[int], reference: Images, key: str) -> None:
-    """Raise ConfigError, naming a class, unless both sets have the same shares of classes.
+    """Raise ConfigError, naming a class, unless both sets have the same shares of classes, to 2 % of each.
 
     key  that sets the count, for the message
     """
@@ -45,7 +45,7 @@ def check_shares(labels: Sequence[int], reference: Images, key: str) -> None:
     fitting = len(reference) // math.gcd(*real.values())
     nearest = max(1, round(len(labels) / fitting)) * fitting
     for label, name in enumerate(reference.classes):
-        if drawn[label] * len(reference) != real[label] * len(labels):
+        if abs(drawn[label] * len(reference) - real[label] * len(labels)) > 0.02 * real[label] * len(labels):
             raise ConfigError(
                 f"{key}: class {name} would have {drawn[label]} of {len(labels)} generated images, but has "
                 f"{real[label]} of {len(reference)} real ones: no fair score. {key}={nearest} of all classes fits; "
@@ -75,14 +75,19 @@ class Drawer:
         self.draws = getattr(sampler, "draws", True)
 
     @torch.no_grad()
-    def __call__(self, model: nn.Module, labels: Sequence[int], seed: int) -> Tensor:
-        """uint8 images on the CPU, (len(labels), 3, size, size); image i depends on (seed, i) and its label."""
+    def __call__(
+        self, model: nn.Module, labels: Sequence[int], seed: int, source: Callable[..., Callable[[], Tensor]] = Noise
+    ) -> Tensor:
+        """uint8 images on the CPU, (len(labels), 3, size, size); image i depends on (seed, i) and its label.
+
+        source  (seed, indices, shape, device) to what noise is taken from
+        """
         mine = range(distributed.rank(), len(labels), distributed.world_size())
         parts = []
         starts = range(0, len(mine), self.batch_size)
         for start in tqdm(starts, desc="drawing", unit="batch", disable=None, leave=False):
             indices = mine[start : start + self.batch_size]
-            noise = Noise(seed, indices, model.noise_shape, self.device)  # type: ignore[arg-type]
+            noise = source(seed, indices, model.noise_shape, self.device)
             wanted = torch.tensor([labels[index] for index in indices], device=self.device)
             try:
                 with self.autocast():
@@ -90,50 +95,6 @@ class Drawer:
             except torch.OutOfMemoryError as error:
                 raise UserError(f"drawing: the device's memory is full; lower data.val_batch_size ({error})") from None
         return interleave(distributed.gather(torch.cat(parts) if parts else torch.empty(0, dtype=torch.uint8)))
-
-
-class Scorer:
-    """Scores generated images by features against a reference set.
-
-    extract     uint8 images to features
-    reference   real images
-    real        computes (and keeps) the features of the reference
-    metrics     by name
-    spread      (features, labels, real features, real labels) to each class's share of the real variety
-    batch_size  images at a time
-    """
-
-    def __init__(
-        self,
-        extract: Callable[[Tensor], Tensor],
-        reference: Images,
-        real: Callable[[], Tensor],
-        metrics: Sequence[Metric],
-        spread: Callable[[Tensor, Sequence[int], Tensor, Sequence[int]], Mapping[int, float]],
-        batch_size: int,
-    ) -> None:
-        self.extract, self.reference, self.real = extract, reference, real
-        self.metrics, self.spread, self.batch_size = metrics, spread, batch_size
-
-    def __call__(self, images: Tensor, labels: Sequence[int]) -> dict[str, float]:
-        """Every metric's value and the features' spread; on processes other than the first, nothing.
-
-        images: uint8 (n, 3, size, size). Warns of classes that have collapsed.
-        """
-        mine = images[distributed.rank() :: distributed.world_size()]
-        starts = range(0, len(mine), self.batch_size)
-        parts = [
-            self.extract(mine[start : start + self.batch_size])
-            for start in tqdm(starts, desc="scoring", unit="batch", disable=None, leave=False)
-        ]
-        generated = interleave(distributed.gather(torch.cat(parts)))
-        if not distributed.is_main():
-            return {}
-        real = self.real()
-        shares = self.spread(generated, labels, real, self.reference.labels)
-        warn_of_collapse("features", {self.reference.classes[label]: share for label, share in shares.items()})
-        scores = {metric.name: metric(generated, real) for metric in self.metrics}
-        return scores | ({"feature_spread": sum(shares.values()) / len(shares)} if shares else {})
 
 
 class Measurer:

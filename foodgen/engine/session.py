@@ -12,18 +12,18 @@ from torch import Tensor
 from foodgen.core import distributed
 from foodgen.core.errors import CheckpointError
 from foodgen.core.settings import Train
-from foodgen.core.types import Measure, Metric
+from foodgen.core.types import Measure
 from foodgen.engine.checkpoint import Checkpoint, Checkpoints, read
 from foodgen.engine.evaluator import (
     Drawer,
     Measurer,
-    Scorer,
     balanced_labels,
     check_shares,
     matching_labels,
     warn_of_collapse,
 )
 from foodgen.engine.interrupt import Interrupt, Interrupted
+from foodgen.engine.scoring import Judge, Scorer
 from foodgen.engine.snapshots import Snapshots
 from foodgen.engine.tracker import Tracker
 from foodgen.engine.trainer import Trainer
@@ -64,7 +64,7 @@ class Session:
         drawer: Drawer,
         scorer: Scorer | None,
         measurer: Measurer | None,
-        first: Metric | Measure | None,
+        first: Judge | Measure | None,
         paint: Callable[[Tensor, Sequence[int], Path], None],
         spread: Callable[[Tensor, Sequence[int]], Mapping[str, float]],
     ) -> None:
@@ -190,7 +190,7 @@ class Session:
         if self.first is None:
             return False
         labels = self.val_labels
-        scores = self.scorer(self.drawer(model, labels, self.seed), labels) if self.scorer else {}
+        scores = self.scorer(self.drawer(model, labels, self.seed), labels).numbers if self.scorer else {}
         measured = self.measurer(model, self.seed) if self.measurer else {}
         scores = distributed.gather(scores | measured)[0]
         row = {f"val/{name}": value for name, value in scores.items()}

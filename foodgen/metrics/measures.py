@@ -47,20 +47,18 @@ class BitsPerDimension(Measure):
 
 @metrics.add_to_registry(name="accuracy")
 class Accuracy(Measure):
-    """Share of images whose class a noisy classifier tells, at the noise levels that training draws."""
+    """Share of images whose class a classifier tells; a noisy one at the noise levels that training draws."""
 
     name = "accuracy"
     lower_is_better = False
 
     def check(self, model: nn.Module) -> None:
-        """Raise ValueError unless the model is a noisy classifier."""
-        if not hasattr(model, "log_probability"):
-            raise ValueError(f"accuracy: a noisy classifier is wanted; {type(model).__name__} is none")
+        """Raise ValueError unless the model is a classifier."""
+        if not hasattr(model, "practise"):
+            raise ValueError(f"accuracy: a classifier is wanted; {type(model).__name__} is none")
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        t = model.process.draw(uniform_for(images))  # type: ignore[operator, union-attr]
-        x = model.process.mix(images, normal_like(images), t)  # type: ignore[operator, union-attr]
-        return (model(x, t).argmax(dim=1) == labels).float()
+        return (model.practise(images).argmax(dim=1) == labels).float()  # type: ignore[operator]
 
 
 @metrics.add_to_registry(name="psnr")

@@ -18,7 +18,8 @@ def load(*overrides, path=TINY):
 
 
 FILES = (ROOT / "configs").rglob("*.yaml")
-SHIPPED = [path for path in FILES if path.name not in ("base.yaml", "prepare.yaml") and path.parent.name != "reports"]
+OTHERS = ("base.yaml", "prepare.yaml", "prepare_ten.yaml")
+SHIPPED = [path for path in FILES if path.name not in OTHERS and path.parent.name not in ("reports", "report")]
 
 
 LARGER = {"ddpm": 36_000_000}  # the paper's own network; all others fit into what is shipped

@@ -18,7 +18,8 @@ from foodgen.data.folder import Folder
 from foodgen.data.synthetic import draw_set
 from foodgen.metrics import inception
 from foodgen.metrics.fid import frechet_distance
-from foodgen.metrics.inception import InceptionFeatures, features_of
+from foodgen.metrics.inception import InceptionFeatures
+from foodgen.metrics.spaces import features_of
 
 
 def skewed(count, width, seed):

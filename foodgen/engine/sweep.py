@@ -1,0 +1,100 @@
+"""One drawing and scoring after another, with other settings each; taken up where it was interrupted."""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from foodgen.core import distributed
+from foodgen.core.errors import ConfigError, DataError
+from foodgen.engine.inference import Inference
+from foodgen.engine.tracker import read_rows
+
+ROWS = "sweep.jsonl"
+
+
+def points_of(sweep: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Settings by dotted key: all combinations of a mapping's values, or the points of a list as they are."""
+    if not isinstance(sweep, Mapping):
+        return [dict(point) for point in sweep]
+    return [dict(zip(sweep, values, strict=True)) for values in itertools.product(*sweep.values())]
+
+
+@dataclass
+class Sweep:
+    """Scores at many points, a row of sweep.jsonl each; no images are kept, but a grid of each point.
+
+    folder  gets sweep.jsonl and sweep/<number>.png
+    points  settings by dotted key
+    make    a point to its inference
+    plot    (rows, folder) to figures
+    first   of the metrics, which tells the best point, and whether a lower one is better
+    """
+
+    folder: Path
+    points: Sequence[Mapping[str, Any]]
+    make: Callable[[Mapping[str, Any]], Inference]
+    plot: Callable[[Sequence[Mapping[str, Any]], Path], None]
+    first: tuple[str, bool]
+
+    def run(self, say: Callable[[str], None] = print) -> list[dict[str, Any]]:
+        """The rows of all points, those of an earlier run included. Raises UserError."""
+        path = self.folder / ROWS
+        done = {row["made_of"]: row for row in read_rows(path)}
+        rows = []
+        inferences = [self.make(point) for point in self.points]  # all mistakes are told before any long work
+        for number, (point, inference) in enumerate(zip(self.points, inferences, strict=True)):
+            made_of = hashlib.sha256((inference.config + json.dumps(inference.facts)).encode()).hexdigest()[:16]
+            if made_of not in done:
+                _, found, _ = inference.score(self._keep(inference, number))
+                done[made_of] = {"point": dict(point), "made_of": made_of, **found}
+                if distributed.is_main():
+                    self._append(path, done[made_of])
+            rows.append(done[made_of])
+            say(f"{number + 1}/{len(self.points)} {_told(point)}: {self.first[0]} {rows[-1][self.first[0]]:.3f}")
+        if distributed.is_main():
+            self.plot(rows, self.folder)
+        return rows
+
+    def best(self, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+        """The row with the best first metric."""
+        name, lower_is_better = self.first
+        return (min if lower_is_better else max)(rows, key=lambda row: row[name])
+
+    def _keep(self, inference: Inference, number: int) -> Callable[[Tensor], None]:
+        def keep(images: Tensor) -> None:
+            if distributed.is_main() and inference.labels:
+                inference.paint(images, inference.labels, self.folder / "sweep" / f"{number:03d}.png")
+
+        return keep
+
+    def _append(self, path: Path, row: Mapping[str, Any]) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise DataError(f"{path}: cannot be written ({error})") from None
+
+
+def nested(point: Mapping[str, Any]) -> dict[str, Any]:
+    """{"a.b": 1} as {"a": {"b": 1}}. Raises ConfigError for a key that is a part of another."""
+    tree: dict[str, Any] = {}
+    for key, value in point.items():
+        *above, last = key.split(".")
+        place = tree
+        for name in above:
+            place = place.setdefault(name, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"inference.sweep: {key} lies within another of its keys")
+        place[last] = value
+    return tree
+
+
+def _told(point: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in point.items())

@@ -1,0 +1,223 @@
+"""The composition root of inference.py: drawings, folders of images and sweeps, connected to what scores them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from foodgen.assembly import Model, check_classes, find_images, make_model, with_trained_parts
+from foodgen.core import distributed
+from foodgen.core.config import check, merge, to_tree, to_yaml
+from foodgen.core.devices import find_device
+from foodgen.core.errors import ConfigError, DataError
+from foodgen.core.registry import build, suggestion
+from foodgen.core.settings import Config
+from foodgen.engine.checkpoint import read_average, read_meta, read_weights
+from foodgen.engine.evaluator import balanced_labels, check_shares, matching_labels
+from foodgen.engine.exhibits import EXHIBITS
+from foodgen.engine.inference import Inference
+from foodgen.engine.run_folder import find_checkpoint, run_folder
+from foodgen.engine.scoring import Scorer, disjoint_draws
+from foodgen.engine.session import load
+from foodgen.engine.snapshots import average_of
+from foodgen.engine.sweep import Sweep, nested, points_of
+from foodgen.judgement import find_reference, judges, make_measurer, make_scorer
+from foodgen.reporting.grids import save_grid
+from foodgen.reporting.plots import plot_sweep
+
+SHOWN = 8  # classes of an exhibit
+
+
+def make_inference(config: Config, scorers: dict[str, Scorer | None] | None = None) -> Inference:
+    """What inference.py runs: a checkpoint's model and the given sampler, or a folder of images.
+
+    scorers  that may be used again, by what they were made of; new ones are added
+
+    Raises UserError before any long work.
+    """
+    device = find_device(config.exp.device)
+    distributed.start(device)
+    if config.inference.images is not None:
+        return _of_folder(config, device)
+    checkpoint = find_checkpoint(config)
+    meta = read_meta(checkpoint)
+    config = with_trained_parts(config, checkpoint)
+    model = make_model(config, meta["classes"], device, alone=True)
+    load(model.model, weights_of(checkpoint, config.inference.ema_length), checkpoint)
+    model.model.eval()
+    wanted = judges(config.inference.metrics)
+    reference = find_reference(config, meta["classes"]) if wanted else None
+    scorer = _shared_scorer(config, wanted, reference, device, {} if scorers is None else scorers)
+    labels = balanced_labels(config.inference.count, _class_numbers(config, meta["classes"]))
+    if reference is not None and not all(judge.of_models for judge in wanted):
+        if config.inference.classes is None:
+            labels = matching_labels(config.inference.count, reference)
+        check_shares(labels, reference, "inference.count")
+    measurer = make_measurer(config, wanted, reference, model)
+    facts = {
+        "checkpoint": str(checkpoint),
+        "step": meta["step"],
+        "images_seen": meta.get("images"),
+        "ema_length": config.inference.ema_length,
+        "sampler": config.sampler,
+        "guidance": config.guidance,
+        "image_format": "png",
+    }
+    return Inference(
+        folder=Path(config.inference.output_dir or run_folder(config)),
+        draw=partial(model.drawer, model.model, labels),
+        given=False,
+        labels=labels if model.drawer.draws else [],
+        classes=meta["classes"],
+        measure=partial(measurer, model.model) if measurer else None,
+        exhibits=_exhibits(config, model, meta["classes"]),
+        **_judging(config, scorer, reference, labels, facts, meta["classes"]),
+    )
+
+
+def weights_of(checkpoint: Path, ema_length: float | None) -> dict[str, Tensor]:
+    """A checkpoint's average, its average of another length, or its unaveraged weights (0). Raises CheckpointError."""
+    if ema_length is None:
+        return read_average(checkpoint)
+    return average_of(checkpoint, ema_length) if ema_length else read_weights(checkpoint, "model")
+
+
+def _of_folder(config: Config, device: torch.device) -> Inference:
+    """The images of a folder in place of drawn ones."""
+    folder = Path(str(config.inference.images))
+    try:
+        images = build("dataset", {"name": "folder"}, folder=folder, image_size=config.data.image_size)
+    except DataError as error:
+        raise DataError(f"inference.images: {error}") from None
+    wanted = judges(config.inference.metrics)
+    for judge in wanted:
+        if judge.of_models:
+            raise ConfigError(f"inference.metrics: {judge.name} looks at models, and inference.images gives none")
+    reference = find_reference(config, images.classes)
+    scorer = make_scorer(config, wanted, reference, device)
+    if scorer:
+        check_shares(images.labels, reference, "inference.images")
+    endings = sorted({Path(name).suffix.lower().lstrip(".") for name in images.listing.files})
+    facts = {"images": str(folder), "image_format": ", ".join(endings)}
+    return Inference(
+        folder=Path(config.inference.output_dir or folder.with_name(folder.name + ".scores")),
+        draw=lambda seed: images.batch(range(len(images)))[0],
+        given=True,
+        labels=images.labels,
+        classes=images.classes,
+        measure=None,
+        exhibits={},
+        **_judging(config, scorer, reference, images.labels, facts, images.classes),
+    )
+
+
+def _judging(
+    config: Config,
+    scorer: Scorer | None,
+    reference: Any,
+    labels: Sequence[int],
+    facts: dict[str, Any],
+    classes: Sequence[str],
+) -> dict[str, Any]:
+    """What drawings and folders have in common."""
+    seeds = range(config.inference.seed, config.inference.seed + config.inference.seeds)
+    about = {
+        "reference": config.data.input_val_dir if reference is not None else None,
+        "reference_count": len(reference) if reference is not None else 0,
+        "seed": config.inference.seed,
+    }
+    return {
+        "overwrite": config.inference.overwrite,
+        "seeds": seeds if config.inference.images is None else [config.inference.seed],
+        "scorer": scorer,
+        "floor": _floor(config, scorer, reference, labels),
+        "paint": lambda images, labels, path: save_grid(images, labels, classes, path),
+        "pair": partial(_paint_pairs, config, labels, classes),
+        "config": to_yaml(config),
+        "facts": facts | about,
+    }
+
+
+def _floor(config: Config, scorer: Scorer | None, reference: Any, labels: Sequence[int]) -> list[list[int]]:
+    """Draws of training images, none where there are too few or no such folder."""
+    if scorer is None or not config.inference.floor_draws or not Path(config.data.input_train_dir).is_dir():
+        return []
+    training = find_images(config, "input_train_dir")
+    check_classes(training.classes, reference.classes, Path(config.data.input_train_dir))
+    return disjoint_draws(training, labels, config.inference.floor_draws)
+
+
+def _shared_scorer(
+    config: Config, wanted: Sequence[Any], reference: Any, device: torch.device, known: dict[str, Scorer | None]
+) -> Scorer | None:
+    made_of = repr((config.data, config.spaces, config.inference.metrics, config.sampler["name"] == "none"))
+    if made_of not in known:
+        known[made_of] = make_scorer(config, wanted, reference, device)
+    return known[made_of]
+
+
+def make_sweep(config: Config) -> Sweep:
+    """Drawings at every point of `inference.sweep`, on held-out images. Raises UserError before any long work."""
+    if Path(config.data.input_val_dir).name == "test":
+        raise ConfigError(
+            f"inference.sweep: settings are not chosen on test images; give data.input_val_dir="
+            f"{Path(config.data.input_val_dir).with_name('held_out')} instead of {config.data.input_val_dir}"
+        )
+    if config.inference.images is not None or not config.inference.metrics:
+        raise ConfigError("inference.sweep wants a checkpoint to draw from and inference.metrics to compare by")
+    scorers: dict[str, Scorer | None] = {}
+
+    def make(point: Mapping[str, Any]) -> Inference:
+        return make_inference(check(merge(plain, nested(point)), Config), scorers)
+
+    plain = merge(to_tree(config), {"inference": {"sweep": []}})
+    first = judges(config.inference.metrics)[0]
+    return Sweep(
+        folder=Path(config.inference.output_dir or run_folder(config)),
+        points=points_of(config.inference.sweep),
+        make=make,
+        plot=partial(plot_sweep, names=config.inference.metrics),
+        first=(first.name, first.lower_is_better),
+    )
+
+
+def _class_numbers(config: Config, classes: Sequence[str]) -> list[int]:
+    wanted = config.inference.classes if config.inference.classes is not None else list(classes)
+    for name in wanted:
+        if name not in classes:
+            raise ConfigError(f"inference.classes: no class is named '{name}'; {suggestion(name, classes)}")
+    if not wanted:
+        raise ConfigError("inference.classes: no class is given")
+    return [list(classes).index(name) for name in wanted]
+
+
+def _exhibits(config: Config, model: Model, classes: Sequence[str]) -> dict[str, Callable[[Path], None]]:
+    """What writes <path>.png and <path>.npz, by name."""
+    labels = _class_numbers(config, classes)[:SHOWN]
+
+    def paint(name: str, path: Path) -> None:
+        images, shown = EXHIBITS[name](model.drawer, model.model, labels, config.inference.seed)
+        if distributed.is_main():
+            save_grid(images, shown, classes, path.with_suffix(".png"))
+            np.savez_compressed(path.with_suffix(".npz"), images=images.numpy(), labels=shown)
+
+    return {name: partial(paint, name) for name in config.inference.exhibits}
+
+
+def _paint_pairs(
+    config: Config,
+    labels: Sequence[int],
+    classes: Sequence[str],
+    images: Tensor,
+    pairs: Sequence[Sequence[float]],
+    path: Path,
+) -> None:
+    """Each generated image with its nearest training image at its right, the nearest pair first."""
+    training = find_images(config, "input_train_dir")
+    shown = torch.stack([image for i, j, _ in pairs for image in (images[int(i)], training[int(j)][0])])
+    names = [f"{rank + 1}: {classes[labels[int(i)]]}" for rank, (i, *_) in enumerate(pairs)]
+    save_grid(shown, [rank for rank in range(len(pairs)) for _ in (0, 1)], names, path)
