@@ -1,10 +1,11 @@
-# make setup: .venv with everything; make demo: train, draw and score a small model; make test: lint, types, tests.
+# make setup: .venv with everything; make demo: train, draw and score a small model; make test: lint, types, tests;
+# make reports: figures and tables of reports/ from their committed data.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed-$(shell cat requirements*.txt Makefile | cksum | cut -d' ' -f1)
 
-.PHONY: setup demo test lint
+.PHONY: setup demo test lint reports
 
 setup: $(STAMP)
 
@@ -26,3 +27,6 @@ lint: setup
 
 test: lint
 	$(BIN)/python -m pytest
+
+reports: setup
+	for report in configs/report/*.yaml; do $(BIN)/python report.py exp.config_path=$$report || exit 1; done

@@ -1,20 +1,25 @@
-"""Tables for the reports: python3 report.py exp.config_path=configs/reports/gan_sizes.yaml"""
+"""Figures and tables of a report: python3 report.py exp.config_path=configs/report/diffusion.yaml [refresh=true]"""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from foodgen.core import command_line
 from foodgen.core import config as configuration
+from foodgen.core.errors import ConfigError, DataError
+from foodgen.core.registry import build, suggestion
 from foodgen.core.settings import Config, Report
 from foodgen.recipe import make_model, make_trainer
-from foodgen.reporting.sizes import Size, multiply_adds, table, weights
+from foodgen.reporting.sizes import Size, multiply_adds, weights
+from foodgen.reporting.tables import replaced
 
 COSTED = 10  # images in a step whose cost is counted
 
 
-def measure(path: str, class_count: int) -> Size:
+def measure(path: str, class_count: int) -> Mapping[str, Any]:
     """What a configuration weighs and costs in its first training step, in which no lazy penalty is due."""
     config = configuration.load([f"exp.config_path={path}", "data.keep_on_device=false"], Config)
     made = make_model(config, [f"class {number}" for number in range(class_count)], torch.device("cpu"))
@@ -29,18 +34,44 @@ def measure(path: str, class_count: int) -> Size:
     labels = torch.zeros(COSTED, dtype=torch.long, device="meta")
     training = multiply_adds(lambda: trainer.step(1, photos, labels))
     name = path.removeprefix("configs/").removesuffix(".yaml")
-    return Size(name, trained, frozen, drawing, training / COSTED)
+    return dataclasses.asdict(Size(name, trained, frozen, drawing, training / COSTED))
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Write the table into its file, and show it."""
+    """Gather what is missing or asked for, then draw all figures and write all tables."""
     settings = configuration.load(arguments, Report)
-    text = table([measure(path, settings.class_count) for path in settings.configs], settings.published)
-    target = Path(settings.target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text)
-    print(text, end="")
-    print(f"written to {target}")
+    made = {
+        kind: {name: build(kind, node, f"{kind}.{name}", **given) for name, node in getattr(settings, kind).items()}
+        for kind, given in (("gather", {"measure": measure}), ("figures", {}), ("tables", {}))
+    }
+    folder, data = Path(settings.target), Path(settings.target) / "data"
+    asked = settings.refresh if isinstance(settings.refresh, list) else list(made["gather"]) * settings.refresh
+    for name in asked:
+        if name not in made["gather"]:
+            raise ConfigError(f"refresh: no data file is named '{name}'; {suggestion(name, made['gather'])}")
+    data.mkdir(parents=True, exist_ok=True)
+    for name, gather in made["gather"].items():
+        if name in asked or not (data / name).exists():
+            partial = data / f".{name}.partial"
+            gather(partial)
+            partial.replace(data / name)
+            print(f"gathered {data / name}")
+    for name, draw in made["figures"].items():
+        draw(data, folder / "figures" / name)
+        print(f"drew {folder / 'figures' / name}")
+    _write_tables(folder / "README.md", {mark: make(data) for mark, make in made["tables"].items()})
+
+
+def _write_tables(path: Path, tables: Mapping[str, str]) -> None:
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); it holds the places of the tables") from None
+    for mark, table in tables.items():
+        text = replaced(text, mark, table)
+    if tables:
+        path.write_text(text)
+        print(f"wrote {len(tables)} tables into {path}")
 
 
 if __name__ == "__main__":

@@ -74,6 +74,7 @@ def make_inference(config: Config, scorers: dict[str, Scorer | None] | None = No
         labels=labels if model.drawer.draws else [],
         classes=meta["classes"],
         measure=partial(measurer, model.model) if measurer else None,
+        passes=_counted(model.model),
         exhibits=_exhibits(config, model, meta["classes"]),
         **_judging(config, scorer, reference, labels, facts, meta["classes"]),
     )
@@ -110,9 +111,21 @@ def _of_folder(config: Config, device: torch.device) -> Inference:
         labels=images.labels,
         classes=images.classes,
         measure=None,
+        passes=None,
         exhibits={},
         **_judging(config, scorer, reference, images.labels, facts, images.classes),
     )
+
+
+def _counted(network: torch.nn.Module) -> Callable[[], int]:
+    """How many images the network has been asked about from now on: what drawing costs, guidance included."""
+    total = [0]
+
+    def count(_: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
+        total[0] += len(inputs[0])
+
+    network.register_forward_pre_hook(count)
+    return lambda: sum(distributed.gather(total[0]))
 
 
 def _judging(

@@ -160,7 +160,7 @@ def test_alignment_trains_with_the_real_teacher(small, tmp_path):
     [
         ("small/latent", ["codec.path=nowhere"], "nowhere: there is no such checkpoint"),
         ("small/adm_guided", ["guidance.classifier=nowhere"], "nowhere: there is no such checkpoint"),
-        ("small/edm", ["train.val_metrics=[accuracy]"], "accuracy: a noisy classifier is wanted; Denoiser is none"),
+        ("small/edm", ["train.val_metrics=[accuracy]"], "accuracy: a classifier is wanted; Denoiser is none"),
         (
             "small/adm_classifier",
             ["train.val_metrics=[accuracy,fid]", "train.val_count=16"],

@@ -68,6 +68,9 @@ codecs = ClassRegistry("codec")
 datasets = ClassRegistry("dataset")
 metrics = ClassRegistry("metric")
 spaces = ClassRegistry("feature space")
+gatherers = ClassRegistry("gatherer")
+figures = ClassRegistry("figure")
+tables = ClassRegistry("table")
 augmentations = ClassRegistry("augmentation")
 optimizers = ClassRegistry("optimizer")
 schedules = ClassRegistry("schedule")
@@ -88,6 +91,9 @@ REGISTRY_OF_KEY: dict[str, ClassRegistry] = {
     "dataset": datasets,
     "metric": metrics,
     "spaces": spaces,
+    "gather": gatherers,
+    "figures": figures,
+    "tables": tables,
     "augment": augmentations,
     "optimizer": optimizers,
     "schedule": schedules,

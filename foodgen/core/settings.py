@@ -142,7 +142,8 @@ class Report:
     """What report.py reads."""
 
     exp: OnlyPath
-    configs: list[str]  # files of experiments
-    target: str  # the Markdown file to write
-    class_count: Positive = 101
-    published: dict[str, str] = Field(default_factory=dict)  # what papers say, by the configuration's name
+    target: str  # the report's folder: README.md, data/, figures/
+    gather: dict[str, Part] = Field(default_factory=dict)  # what is made of runs, by its file's name in data/
+    figures: dict[str, Part] = Field(default_factory=dict)  # by their files' names in figures/
+    tables: dict[str, Part] = Field(default_factory=dict)  # by their marks in README.md
+    refresh: list[str] | bool = False  # data files to gather anew; true for all

@@ -36,6 +36,7 @@ class Inference:
     floor      draws of training images that are scored as well, as indices
     paint      (images, labels, path) to a grid's file
     pair       (images, nearest pairs, path) to a picture of generated images beside training images
+    passes     tells how many images have gone through the network, if one draws
     exhibits   names to what paints a picture of that name, given a path
     facts      what metrics.json says beside the scores
     """
@@ -52,6 +53,7 @@ class Inference:
     floor: Sequence[Sequence[int]]
     paint: Callable[[Tensor, Sequence[int], Path], None]
     pair: Callable[[Tensor, Sequence[Sequence[float]], Path], None]
+    passes: Callable[[], int] | None
     exhibits: Mapping[str, Callable[[Path], None]]
     config: str
     facts: dict[str, Any] = field(default_factory=dict)
@@ -106,6 +108,8 @@ class Inference:
             floors = self.scorer.floor(self.floor, sorted(self.labels))
             found["floor"] = {name: fmean(values) for name, values in floors.items()}
             found["floor_by_draw"] = floors
+        if self.passes and self.passes() and len(kept):
+            found["evaluations"] = self.passes() / (len(kept) * len(self.seeds))
         found |= {"generated_count": len(kept), **self.facts, "drawing_minutes": round(minutes, 3)}
         return kept, found, details
 

@@ -42,7 +42,7 @@ class Sweep:
     plot: Callable[[Sequence[Mapping[str, Any]], Path], None]
     first: tuple[str, bool]
 
-    def run(self, say: Callable[[str], None] = print) -> list[dict[str, Any]]:
+    def run(self) -> list[dict[str, Any]]:
         """The rows of all points, those of an earlier run included. Raises UserError."""
         path = self.folder / ROWS
         done = {row["made_of"]: row for row in read_rows(path)}
@@ -56,7 +56,9 @@ class Sweep:
                 if distributed.is_main():
                     self._append(path, done[made_of])
             rows.append(done[made_of])
-            say(f"{number + 1}/{len(self.points)} {_told(point)}: {self.first[0]} {rows[-1][self.first[0]]:.3f}")
+            told = ", ".join(f"{key}={value}" for key, value in point.items())
+            value = rows[-1][self.first[0]]
+            print(f"{number + 1}/{len(self.points)} {told}: {self.first[0]} {value:.3f}", flush=True)
         if distributed.is_main():
             self.plot(rows, self.folder)
         return rows
@@ -94,7 +96,3 @@ def nested(point: Mapping[str, Any]) -> dict[str, Any]:
                 raise ConfigError(f"inference.sweep: {key} lies within another of its keys")
         place[last] = value
     return tree
-
-
-def _told(point: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in point.items())

@@ -52,12 +52,13 @@ def sweep_axes(axis: Any, rows: Sequence[Mapping[str, Any]], x: str, y: str, lin
     """Draw y against the setting x, a line for each combination of the other settings, and the real images' band."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
-        if x in row["point"]:
+        if x in row["point"] or x in row:
             rest = {key: value for key, value in row["point"].items() if key != x and (not lines or key in lines)}
             groups.setdefault(", ".join(f"{key.split('.')[-1]} {value}" for key, value in rest.items()), []).append(row)
-    words = not all(isinstance(row["point"].get(x), int | float) for group in groups.values() for row in group)
+    places = {id(row): row["point"].get(x, row.get(x)) for group in groups.values() for row in group}
+    words = not all(isinstance(place, int | float) for place in places.values())
     for number, (label, group) in enumerate(groups.items()):
-        points = [(str(row["point"][x]) if words else row["point"][x], row) for row in group]
+        points = [(str(places[id(row)]) if words else places[id(row)], row) for row in group]
         points = points if words else sorted(points, key=lambda pair: pair[0])
         errors = [row.get("deviation", {}).get(y, row.get(f"{y}_error", 0.0)) for _, row in points]
         values = [row[y] for _, row in points]

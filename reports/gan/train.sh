@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains every run of the GAN report's comparisons, about two hours on one CPU core; finished runs are passed over.
+# Trains every run of the GAN report's comparisons, about an hour on one CPU core; finished runs are passed over.
 #   python3 prepare_data.py exp.config_path=configs/prepare_ten.yaml source=PATH && sh reports/gan/train.sh
 train() {  # NAME SEED ARGUMENT...
   name=$1; seed=$2; shift 2
@@ -7,11 +7,11 @@ train() {  # NAME SEED ARGUMENT...
     train.checkpoint_path=latest "$@" || exit 1
 }
 
+train unconditional 0 objective.model.classes=0 objective.discriminator.classes=0
+train projected 0 "objective.loss={name: hinge}" objective.penalties.r1=null "objective.discriminator={name: \
+projected_gan_discriminator, width: 32, features: {name: efficientnet_lite, resolution: 64}}"
 for seed in 0 1; do
   train logistic $seed
   train no-r1 $seed objective.penalties.r1=null
   train no-augment $seed "objective.disturbance={name: none}"
-  train projected $seed "objective.loss={name: hinge}" objective.penalties.r1=null "objective.discriminator={name: \
-projected_gan_discriminator, width: 32, features: {name: efficientnet_lite, resolution: 64}}"
-  train unconditional $seed objective.model.classes=0 objective.discriminator.classes=0
 done

@@ -179,7 +179,7 @@ def test_a_classifier_learns_its_classes():
         losses["loss"].backward()
         moved.step()
     assert losses["accuracy"] > 0.85
-    with pytest.raises(ValueError, match="a noisy classifier is wanted; Linear is none"):
+    with pytest.raises(ValueError, match="a classifier is wanted; Linear is none"):
         Classification(nn.Linear(1, 1))
 
 

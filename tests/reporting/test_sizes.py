@@ -38,18 +38,22 @@ def test_the_table_has_a_row_a_configuration():
     assert table([size], {"a": "2M"}).splitlines()[2] == "| a | 2.50M | 1.00M |  | 3G | 12.3G | 2M |"
 
 
-def test_the_command_writes_the_table(tmp_path, capsys):
-    (tmp_path / "r.yaml").write_text(
-        f"target: {tmp_path}/new/sizes.md\nclass_count: 8\n"
-        f"configs: [configs/small/dcgan.yaml, configs/small/stylegan2.yaml]\n"
+def write_report(folder, configs):
+    (folder / "README.md").write_text("<!-- sizes --><!-- /sizes -->\n")
+    (folder / "r.yaml").write_text(
+        f"target: {folder}\ngather: {{sizes.jsonl: {{name: sizes, classes: 8, configs: {configs}}}}}\n"
+        f"tables: {{sizes: {{name: sizes, data: sizes.jsonl}}}}\n"
     )
-    report.main([f"exp.config_path={tmp_path}/r.yaml"])
-    lines = (tmp_path / "new" / "sizes.md").read_text().splitlines()
+    return [f"exp.config_path={folder}/r.yaml"]
+
+
+def test_the_command_writes_the_table(tmp_path, capsys):
+    report.main(write_report(tmp_path, "[configs/small/dcgan.yaml, configs/small/stylegan2.yaml]"))
+    lines = (tmp_path / "README.md").read_text().split("\n\n")[1].splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| small/dcgan", "| small/stylegan2"]
-    assert "written to" in capsys.readouterr().out
+    assert "wrote 1 tables" in capsys.readouterr().out
 
 
 def test_a_missing_configuration_is_named(tmp_path):
-    (tmp_path / "r.yaml").write_text(f"target: {tmp_path}/sizes.md\nconfigs: [configs/nothing.yaml]\n")
     with pytest.raises(ConfigError, match=r"configs/nothing\.yaml is not a file"):
-        report.main([f"exp.config_path={tmp_path}/r.yaml"])
+        report.main(write_report(tmp_path, "[configs/nothing.yaml]"))

@@ -1,0 +1,138 @@
+"""From run folders to the small files that a report's figures and tables are made of, which are committed."""
+
+import json
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from foodgen.core.errors import DataError
+from foodgen.core.registry import gatherers
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a .jsonl file. Raises DataError naming the line that is none."""
+    rows = []
+    for number, line in enumerate(_text(path).splitlines(), 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise DataError(f"{path}, line {number}: {error}") from None
+    return rows
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}); it is made by the runs that the report names"
+        ) from None
+
+
+def _rounded(value: Any) -> Any:
+    """Floats to six digits, which is more than any figure shows."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: _rounded(part) for key, part in value.items()}
+    return [_rounded(part) for part in value] if isinstance(value, list) else value
+
+
+def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(_rounded(dict(row))) + "\n" for row in rows))
+
+
+class Gatherer(ABC):
+    """Writes one data file."""
+
+    @abstractmethod
+    def __call__(self, target: Path) -> None:
+        """Raises DataError naming the file of a run that is missing."""
+
+
+@gatherers.add_to_registry(name="rows")
+class Rows(Gatherer):
+    """Rows of the runs' metrics.jsonl, each with its run's name.
+
+    runs    folders
+    keys    to keep, beside step, images and minutes
+    every   of the rows is kept, and the last
+    """
+
+    def __init__(self, runs: Sequence[str], keys: Sequence[str], every: int = 1) -> None:
+        self.runs, self.keys, self.every = runs, ["step", "images", "minutes", *keys], every
+
+    def __call__(self, target: Path) -> None:
+        kept = []
+        for run in self.runs:
+            rows = [row for row in read_lines(Path(run) / "metrics.jsonl") if {*row} & {*self.keys[3:]}]
+            some = [row for place, row in enumerate(rows, 1) if place % self.every == 0 or place == len(rows)]
+            kept += [{"run": Path(run).name} | {key: row[key] for key in self.keys if key in row} for row in some]
+        _write_lines(target, kept)
+
+
+@gatherers.add_to_registry(name="scores")
+class Scores(Gatherer):
+    """What inference.py wrote of each run into its metrics.json, a row each.
+
+    folders  that hold a metrics.json
+    """
+
+    def __init__(self, folders: Sequence[str]) -> None:
+        self.folders = folders
+
+    def __call__(self, target: Path) -> None:
+        _write_lines(
+            target,
+            [{"run": Path(folder).name, **json.loads(_text(Path(folder) / "metrics.json"))} for folder in self.folders],
+        )
+
+
+@gatherers.add_to_registry(name="lines")
+class Lines(Gatherer):
+    """Several .jsonl files one after another, such as sweeps.
+
+    files  of rows
+    """
+
+    def __init__(self, files: Sequence[str]) -> None:
+        self.files = files
+
+    def __call__(self, target: Path) -> None:
+        _write_lines(target, [row for file in self.files for row in read_lines(Path(file))])
+
+
+@gatherers.add_to_registry(name="file")
+class File(Gatherer):
+    """One file as it is: a picture, say.
+
+    file  to copy
+    """
+
+    def __init__(self, file: str) -> None:
+        self.file = Path(file)
+
+    def __call__(self, target: Path) -> None:
+        try:
+            shutil.copyfile(self.file, target)
+        except OSError as error:
+            raise DataError(f"{self.file} cannot be copied ({error.strerror})") from None
+
+
+@gatherers.add_to_registry(name="sizes")
+class Sizes(Gatherer):
+    """Weights and multiply-adds of configurations.
+
+    configs  files of experiments
+    classes  number of them
+    """
+
+    def __init__(
+        self, configs: Sequence[str], measure: Callable[[str, int], Mapping[str, Any]], classes: int = 101
+    ) -> None:
+        self.configs, self.classes, self.measure = configs, classes, measure
+
+    def __call__(self, target: Path) -> None:
+        _write_lines(target, [self.measure(path, self.classes) for path in self.configs])

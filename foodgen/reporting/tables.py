@@ -1,0 +1,139 @@
+"""The kinds of tables of a report, each made of data files alone, and their place in its text."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from foodgen.core.errors import DataError
+from foodgen.core.registry import tables
+from foodgen.reporting.figures import arm_of
+from foodgen.reporting.gathering import read_lines
+from foodgen.reporting.plots import label_of
+from foodgen.reporting.sizes import Size, table
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def number(value: float | None) -> str:
+    """Four significant digits, as a reader wants them."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:#.4g}".rstrip(".")
+
+
+def replaced(text: str, mark: str, content: str) -> str:
+    """`text` with `content` between <!-- mark --> and <!-- /mark -->. Raises DataError without one of each."""
+    begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise DataError(f"tables.{mark}: the report's text wants one {begin} and, after it, one {end}")
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n\n{content}\n{end}{rest.split(end)[1]}"
+
+
+class TableKind(ABC):
+    """Makes one table."""
+
+    @abstractmethod
+    def __call__(self, data: Path) -> str:
+        """Markdown of what is in the folder of data files. Raises DataError."""
+
+
+@tables.add_to_registry(name="comparison")
+class Comparison(TableKind):
+    """Arms beside each other: each metric's mean over the seeds, and in brackets their deviation.
+
+    data     .jsonl of the gatherer `scores`
+    arms     name to label, in the order of the table
+    metrics  columns
+    floor    whether a row says what real training images score
+    """
+
+    def __init__(self, data: str, arms: Mapping[str, str], metrics: Sequence[str], floor: bool = True) -> None:
+        self.data, self.arms, self.metrics, self.floor = data, arms, metrics, floor
+
+    def __call__(self, data: Path) -> str:
+        scores = read_lines(data / self.data)
+        rows = []
+        for arm, label in self.arms.items():
+            own = [row for row in scores if arm_of(row["run"]) == arm]
+            if not own:
+                raise DataError(f"{self.data}: there is no run of {arm}")
+            rows.append([label, str(len(own)), *[self._cell([row[name] for row in own]) for name in self.metrics]])
+        floors = [row["floor"] for row in scores if row.get("floor")]
+        if self.floor and floors:
+            rows.append(["real training photos", "", *[number(floors[0].get(name)) for name in self.metrics]])
+        return markdown(["arm", "seeds", *[label_of(name) for name in self.metrics]], rows)
+
+    @staticmethod
+    def _cell(values: Sequence[float]) -> str:
+        spread = f" ({stdev(values):.2g})" if len(values) > 1 else ""
+        return number(fmean(values)) + spread
+
+
+@tables.add_to_registry(name="sweep")
+class SweepTable(TableKind):
+    """A row for every point of a sweep.
+
+    data      .jsonl of sweeps
+    settings  label to key
+    metrics   columns
+    """
+
+    def __init__(self, data: str, settings: Mapping[str, str], metrics: Sequence[str]) -> None:
+        self.data, self.settings, self.metrics = data, settings, metrics
+
+    def __call__(self, data: Path) -> str:
+        rows = read_lines(data / self.data)
+        cells = [
+            [
+                *[str(row["point"].get(key, "")) for key in self.settings.values()],
+                *[number(row[m]) for m in self.metrics],
+            ]
+            for row in rows
+        ]
+        return markdown([*self.settings, *[label_of(name) for name in self.metrics]], cells)
+
+
+@tables.add_to_registry(name="runs")
+class RunsTable(TableKind):
+    """What each run took: steps, images, minutes, speed, and its last numbers.
+
+    data   .jsonl of the gatherer `rows`
+    last   keys whose last values are columns
+    """
+
+    def __init__(self, data: str, last: Sequence[str]) -> None:
+        self.data, self.last = data, last
+
+    def __call__(self, data: Path) -> str:
+        rows = read_lines(data / self.data)
+        cells = []
+        for run in dict.fromkeys(row["run"] for row in rows):
+            own = [row for row in rows if row["run"] == run]
+            end = own[-1]
+            speed = end["images"] / end["minutes"] / 60
+            cells.append([run, str(end["step"]), number(end["images"]), f"{end['minutes']:.1f}", f"{speed:.0f}"])
+            cells[-1] += [number(next((row[key] for row in reversed(own) if key in row), None)) for key in self.last]
+        return markdown(["run", "steps", "images", "minutes", "images/s", *[label_of(key) for key in self.last]], cells)
+
+
+@tables.add_to_registry(name="sizes")
+class SizesTable(TableKind):
+    """Weights and multiply-adds of configurations, beside what papers say.
+
+    data       .jsonl of the gatherer `sizes`
+    published  name to what the paper says
+    """
+
+    def __init__(self, data: str, published: Mapping[str, str] | None = None) -> None:
+        self.data, self.published = data, published or {}
+
+    def __call__(self, data: Path) -> str:
+        rows: list[dict[str, Any]] = read_lines(data / self.data)
+        return table([Size(**row) for row in rows], self.published)
