@@ -19,7 +19,8 @@ from foodgen.engine.inference import Inference
 from foodgen.engine.scoring import disjoint_draws
 from foodgen.engine.sweep import nested, points_of
 from foodgen.evaluation import weights_of
-from tests.runs import last, run_of, score_by_colours
+from foodgen.metrics.fid import frechet_distance
+from tests.runs import Colours, last, run_of, score_by_colours
 
 
 @pytest.fixture
@@ -202,3 +203,21 @@ def test_exhibits_are_painted_and_end_where_the_images_are(trained, tmp_path):
             last_guess = shown["images"][row * COLUMNS + COLUMNS - 1].transpose(1, 2, 0)
             assert np.abs(np.array(image).astype(int) - last_guess).max() <= 1  # Euler ends at its last guess
     assert (run_of(tmp_path) / "interpolation.png").is_file()
+
+
+def test_distances_to_training_images_tell_copies(trained, tmp_path, dishes):
+    """Training images themselves are nearer to training images than to held-out ones."""
+    images = Folder(dishes / "train", 16)
+    copied = tmp_path / "copied"
+    for index, name in enumerate(images.listing.files):
+        if index % 12 < 4:
+            (copied / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(images.listing.folder / name, copied / name)
+    inference.main([*trained, f"inference.images={copied}", "inference.floor_draws=3"])
+    found = metrics_of(tmp_path / "copied.scores")
+    draws = disjoint_draws(images, [label for label in range(8) for _ in range(4)], 3)
+    colours = Colours(None)
+    made = colours(torch.stack([images[index][0] for index in range(96) if index % 12 < 4]))
+    expected = [frechet_distance(made, colours(images.batch(draw)[0])) for draw in draws]
+    assert found["fid_to_training"] == pytest.approx(np.mean(expected), rel=1e-4)
+    assert "kid_to_training" in found

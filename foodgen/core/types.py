@@ -172,6 +172,7 @@ class Metric(ABC):
 
     of_sets         whether real images may take the place of generated ones, which gives the number's floor
     needs_training  whether it looks at all training images
+    to_training     whether it is taken of generated images and draws of training images as well
     """
 
     name: str
@@ -179,6 +180,7 @@ class Metric(ABC):
     of_models = False
     of_sets = True
     needs_training = False
+    to_training = False
 
     def check(self, space: FeatureSpace) -> None:
         """Raise ValueError if there is no such number in this space; there is in most."""

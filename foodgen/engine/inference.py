@@ -33,7 +33,7 @@ class Inference:
     classes    names
     seeds      of the drawings; the first one's images are kept
     measure    seed to what the model makes of real images
-    floor      draws of training images that are scored as well, as indices
+    floor      draws of training images, as indices: scored as well, and distances taken to them
     paint      (images, labels, path) to a grid's file
     pair       (images, nearest pairs, path) to a picture of generated images beside training images
     passes     tells how many images have gone through the network, if one draws
@@ -94,7 +94,7 @@ class Inference:
                 kept = images
                 keep(images)
             if self.scorer and self.labels:
-                scores = self.scorer(images, self.labels)
+                scores = self.scorer(images, self.labels, self.floor)
             details = details or scores.details
             measured = self.measure(seed) if self.measure else {}
             for name, value in (scores.numbers | measured).items():

@@ -1,7 +1,8 @@
 """Scoring images against real ones: every metric in its feature space, and the floor that real photos set."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -99,10 +100,13 @@ class Scorer:
         self.panels, self.reference, self.spread, self.batch_size = panels, reference, spread, batch_size
         self.floors: dict[tuple[int, ...], dict[str, float]] = {}  # of draws seen before
 
-    def __call__(self, images: Tensor, labels: Sequence[int]) -> Scores:
+    def __call__(self, images: Tensor, labels: Sequence[int], draws: Sequence[Sequence[int]] = ()) -> Scores:
         """Every metric's numbers and the features' spread; on processes other than the first, nothing.
 
-        images: uint8 (n, 3, size, size). Warns of classes that have collapsed.
+        images  uint8 (n, 3, size, size)
+        draws   indices of training images, that distances are taken to as well: fid_to_training is their mean
+
+        Warns of classes that have collapsed.
         """
         scores = Scores()
         for number, panel in enumerate(self.panels):
@@ -112,12 +116,22 @@ class Scorer:
             evidence = self._evidence(panel, generated, labels)
             for judge in panel.judges:
                 scores.add(judge, _judged(judge, evidence))
+                if judge.metric.to_training and draws:
+                    scores.numbers |= self._to_training(panel, judge, evidence, draws)
             if number == 0:
                 shares = self.spread(generated, labels, evidence.real, self.reference.labels)
                 named = {self.reference.classes[label]: share for label, share in shares.items()}
                 warn_of_collapse("features", named)
                 scores.numbers |= {"feature_spread": sum(shares.values()) / len(shares)} if shares else {}
         return scores
+
+    def _to_training(
+        self, panel: Panel, judge: Judge, evidence: Evidence, draws: Sequence[Sequence[int]]
+    ) -> dict[str, float]:
+        labels = evidence.labels.sort().values
+        others = [replace(evidence, real=panel.draw(draw), real_labels=labels) for draw in draws]
+        name = judge.metric.name
+        return {f"{judge.key(name)}_to_training": fmean(_judged(judge, other)[name] for other in others)}
 
     def floor(self, draws: Sequence[Sequence[int]], labels: Sequence[int]) -> dict[str, list[float]]:
         """What real training images score in place of generated ones: each number, once for each draw of them.

@@ -42,6 +42,7 @@ class FID(Metric):
 
     name = "fid"
     lower_is_better = True
+    to_training = True
 
     def __call__(self, evidence: Evidence) -> dict[str, Any]:
         return {"fid": frechet_distance(evidence.generated, evidence.real)}

@@ -47,6 +47,7 @@ class KID(Metric):
 
     name = "kid"
     lower_is_better = True
+    to_training = True
 
     def __call__(self, evidence: Evidence) -> dict[str, Any]:
         distance, error = kernel_distance(evidence.generated, evidence.real)

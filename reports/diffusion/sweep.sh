@@ -11,9 +11,10 @@ swept() {  # NAME SWEEP ARGUMENT...
 
 python3 train.py exp.config_path=configs/compare/classifier.yaml train.checkpoint_path=latest
 swept guidance "[{guidance.scale: 1}, {guidance.scale: 1.5, guidance.interval: [0, 100]}, {guidance.scale: 2, \
-guidance.interval: [0, 100]}, {guidance.scale: 3, guidance.interval: [0, 100]}, {guidance.scale: 2, guidance.interval: [0, \
+guidance.interval: [0, 100]}, {guidance.scale: 3, guidance.interval: [0, 100]}, {guidance.scale: 5, guidance.interval: [0, 100]}, {guidance.scale: 8, \
+guidance.interval: [0, 100]}, {guidance.scale: 2, guidance.interval: [0, \
 0.5]}, {guidance.scale: 3, guidance.interval: [0, 0.5]}, {guidance.scale: 2, guidance.interval: [0.5, 3]}, {guidance.scale: \
-3, guidance.interval: [0.5, 3]}, {guidance.scale: 2, guidance.interval: [3, 100]}, {guidance.scale: 3, guidance.interval: [3, \
+3, guidance.interval: [0.5, 3]}, {guidance.scale: 5, guidance.interval: [0.5, 3]}, {guidance.scale: 2, guidance.interval: [3, 100]}, {guidance.scale: 3, guidance.interval: [3, \
 100]}]"
 swept average "{inference.ema_length: [0, 0.02, 0.05, 0.1, 0.15, 0.25]}"
 swept sampler "[{sampler.name: heun, sampler.steps: 5}, {sampler.name: heun, sampler.steps: 9}, {sampler.name: heun, \
@@ -25,3 +26,6 @@ for run in edm noise-cosine noise-linear v-cosine; do
     [ -f "runs/$run-$seed/metrics.json" ] || draw "exp.run=$run-$seed"
   done
 done
+draw exp.run=long-0 inference.output_dir=runs/exhibits-diffusion inference.overwrite=true guidance.scale=2 \
+  "inference.exhibits=[trajectory, interpolation]" \
+  "inference.metrics=[classifier/fid, classifier/memorisation, pixels/memorisation, classifier/label_accuracy]"
