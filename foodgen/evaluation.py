@@ -1,5 +1,6 @@
 """The composition root of inference.py: drawings, folders of images and sweeps, connected to what scores them."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from foodgen.core.devices import find_device
 from foodgen.core.errors import ConfigError, DataError
 from foodgen.core.registry import build, suggestion
 from foodgen.core.settings import Config
-from foodgen.engine.checkpoint import read_average, read_meta, read_weights
+from foodgen.engine.checkpoint import MANIFEST, read_average, read_meta, read_weights
 from foodgen.engine.evaluator import balanced_labels, check_shares, matching_labels
 from foodgen.engine.exhibits import EXHIBITS
 from foodgen.engine.inference import Inference
@@ -60,6 +61,7 @@ def make_inference(config: Config, scorers: dict[str, Scorer | None] | None = No
     measurer = make_measurer(config, wanted, reference, model)
     facts = {
         "checkpoint": str(checkpoint),
+        "weights": hashlib.sha256((checkpoint / MANIFEST).read_bytes()).hexdigest()[:16],
         "step": meta["step"],
         "images_seen": meta.get("images"),
         "ema_length": config.inference.ema_length,

@@ -25,11 +25,16 @@ def points_of(sweep: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]]) 
     return [dict(zip(sweep, values, strict=True)) for values in itertools.product(*sweep.values())]
 
 
+def digest(inference: Inference) -> str:
+    """Of all that a point's scores depend on: settings, weights and counts."""
+    return hashlib.sha256((inference.config + json.dumps(inference.facts)).encode()).hexdigest()[:16]
+
+
 @dataclass
 class Sweep:
     """Scores at many points, a row of sweep.jsonl each; no images are kept, but a grid of each point.
 
-    folder  gets sweep.jsonl and sweep/<number>.png
+    folder  gets sweep.jsonl and sweep/<made_of>.png
     points  settings by dotted key
     make    a point to its inference
     plot    (rows, folder) to figures
@@ -47,18 +52,20 @@ class Sweep:
         path = self.folder / ROWS
         done = {row["made_of"]: row for row in read_rows(path)}
         rows = []
-        inferences = [self.make(point) for point in self.points]  # all mistakes are told before any long work
-        for number, (point, inference) in enumerate(zip(self.points, inferences, strict=True)):
-            made_of = hashlib.sha256((inference.config + json.dumps(inference.facts)).encode()).hexdigest()[:16]
+        names = [digest(self.make(point)) for point in self.points]  # all mistakes are told before any long work
+        for number, (point, made_of) in enumerate(zip(self.points, names, strict=True)):
             if made_of not in done:
-                _, found, _ = inference.score(self._keep(inference, number))
+                inference = self.make(point)
+                _, found, _ = inference.score(self._keep(inference, made_of))
+                found = distributed.gather(found)[0]  # scores are the first process's
                 done[made_of] = {"point": dict(point), "made_of": made_of, **found}
                 if distributed.is_main():
                     self._append(path, done[made_of])
             rows.append(done[made_of])
             told = ", ".join(f"{key}={value}" for key, value in point.items())
             value = rows[-1][self.first[0]]
-            print(f"{number + 1}/{len(self.points)} {told}: {self.first[0]} {value:.3f}", flush=True)
+            if distributed.is_main():
+                print(f"{number + 1}/{len(self.points)} {told}: {self.first[0]} {value:.3f}", flush=True)
         if distributed.is_main():
             self.plot(rows, self.folder)
         return rows
@@ -68,10 +75,10 @@ class Sweep:
         name, lower_is_better = self.first
         return (min if lower_is_better else max)(rows, key=lambda row: row[name])
 
-    def _keep(self, inference: Inference, number: int) -> Callable[[Tensor], None]:
+    def _keep(self, inference: Inference, made_of: str) -> Callable[[Tensor], None]:
         def keep(images: Tensor) -> None:
             if distributed.is_main() and inference.labels:
-                inference.paint(images, inference.labels, self.folder / "sweep" / f"{number:03d}.png")
+                inference.paint(images, inference.labels, self.folder / "sweep" / f"{made_of}.png")
 
         return keep
 
