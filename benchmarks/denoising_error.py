@@ -1,10 +1,10 @@
 """How well denoisers of different paths restore the same held-out images at the same noise levels.
 
-python3 -m benchmarks.denoising_error FOLDER RUN [RUN ...] > errors.json
+python3 -m benchmarks.denoising_error FOLDER RUN [RUN ...] > errors.jsonl
 
 FOLDER holds class folders of held-out images, each RUN is a run's folder, a checkpoint or an exported folder. Every
 process is x = alpha clean + sigma noise, so that equal sigma / alpha is the same task, whatever the network predicts.
-Prints a JSON object: for each run the bits per dimension, their standard error, and the mean squared error of the
+Prints a line of JSON for each run: the bits per dimension, their standard error, and the mean squared error of the
 predicted clean image, on values in [-1, 1], by noise level.
 """
 
@@ -42,11 +42,11 @@ def measure(run: str, images: Folder) -> dict[str, object]:
     return {
         "bits_per_dimension": each.mean().item(),
         "standard_error": (each.std() / len(each) ** 0.5).item(),
-        "error_at_level": {str(level): torch.cat(values).mean().item() for level, values in errors.items()},
-    }
+    } | {f"error_at_{level}": torch.cat(values).mean().item() for level, values in errors.items()}
 
 
 if __name__ == "__main__":
     folder, *runs = sys.argv[1:]
     held_out = Folder(Path(folder), image_size=64)
-    print(json.dumps({Path(run).name: measure(run, held_out) for run in runs}, indent=1))
+    for run in runs:
+        print(json.dumps({"run": Path(run).name, **measure(run, held_out)}), flush=True)

@@ -1,5 +1,6 @@
 """The kinds of figures of a report, each made of data files alone."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,9 +18,8 @@ AXES = {"images": "images seen", "step": "steps", "minutes": "minutes"}
 
 
 def arm_of(run: str) -> str:
-    """Runs that differ in their seed alone: edm-0 and edm-1 are both of the arm edm."""
-    name, _, seed = run.rpartition("-")
-    return name if name and seed.isdigit() else run
+    """Runs that differ in their seed alone: edm-0 and edm_1 are both of the arm edm."""
+    return re.sub(r"(?<=.)[-_]\d+$", "", run)
 
 
 class FigureKind(ABC):
@@ -82,6 +82,38 @@ class Curves(FigureKind):
 
     def _smoothed(self, values: Sequence[float]) -> list[float]:
         return [float(np.mean(values[max(0, i + 1 - self.smooth) : i + 1])) for i in range(len(values))]
+
+
+@figures.add_to_registry(name="profile")
+class Profile(FigureKind):
+    """Numbers of each arm by what their names end in: error_at_0.1, error_at_0.2 and so on; means of seeds.
+
+    data    .jsonl of rows with a run
+    prefix  of the numbers' names
+    x       what their ends are
+    arms    name to label
+    """
+
+    def __init__(self, data: str, prefix: str, x: str, arms: Mapping[str, str]) -> None:
+        self.data, self.prefix, self.x, self.arms = data, prefix, x, arms
+
+    def __call__(self, data: Path, target: Path) -> None:
+        rows = read_lines(data / self.data)
+        figure, (axis,) = new_figure(width=5.0)
+        for number, (arm, label) in enumerate(self.arms.items()):
+            own = [row for row in rows if arm_of(row["run"]) == arm]
+            keys = [key for key in (own[0] if own else {}) if key.startswith(self.prefix)]
+            if not keys:
+                raise DataError(f"{self.data}: no row of {arm} has {self.prefix}…")
+            places = [float(key.removeprefix(self.prefix)) for key in keys]
+            values = np.array([[row[key] for key in keys] for row in own])
+            axis.plot(places, values.mean(axis=0), label=label, **style(number))
+            axis.fill_between(places, values.min(axis=0), values.max(axis=0), color=style(number)["color"], alpha=0.2)
+        axis.set(xscale="log", yscale="log")
+        axis.set_xlabel(self.x, fontsize=9)
+        axis.set_ylabel(label_of(self.prefix.rstrip("_").removesuffix("_at")), fontsize=9)
+        axis.legend(fontsize=7, frameon=False)
+        save_figure(figure, target)
 
 
 @figures.add_to_registry(name="sweep")

@@ -23,7 +23,7 @@ sampler.steps: 33}, {sampler.name: dpm_solver, sampler.steps: 9}, {sampler.name:
 {sampler.name: dpm_solver, sampler.steps: 33}]" guidance.scale=1
 for run in edm noise-cosine noise-linear v-cosine; do
   for seed in 0 1; do
-    [ -f "runs/$run-$seed/metrics.json" ] || draw "exp.run=$run-$seed"
+    [ -f "runs/$run-$seed/metrics.json" ] || draw "exp.run=$run-$seed" inference.overwrite=true
   done
 done
 draw exp.run=long-0 inference.output_dir=runs/exhibits-diffusion inference.overwrite=true guidance.scale=2 \

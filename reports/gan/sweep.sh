@@ -7,7 +7,7 @@ draw() {
 
 python3 train.py exp.config_path=configs/compare/classifier.yaml train.checkpoint_path=latest
 for run in logistic-0 logistic-1 no-r1-0 no-r1-1 no-augment-0 no-augment-1 projected-0 unconditional-0; do
-  [ -f "runs/$run/metrics.json" ] || draw "exp.run=$run"
+  [ -f "runs/$run/metrics.json" ] || draw "exp.run=$run" inference.overwrite=true
 done
 draw exp.run=logistic-0 inference.output_dir=runs/sweep-truncation \
   "inference.sweep={sampler.truncation: [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]}"
