@@ -13,6 +13,8 @@ def told(name: str, found: Mapping[str, Any]) -> str:
     line = f"{name}: {found[name]:.3f}"
     if "by_seed" in found:
         line += f" +- {found['deviation'][name]:.3f} over {len(found['by_seed'][name])} seeds"
+    if name.rpartition("/")[0] in found.get("trained_against", []):
+        line += " (of features that its training used: they flatter)"
     if name in found.get("floor", {}):
         draws = found["floor_by_draw"][name]
         real = f"{found['floor'][name]:.3f}" if len(draws) == 1 else f"{min(draws):.3f} to {max(draws):.3f}"

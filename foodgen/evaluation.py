@@ -26,7 +26,7 @@ from foodgen.engine.scoring import Scorer, disjoint_draws
 from foodgen.engine.session import load
 from foodgen.engine.snapshots import average_of
 from foodgen.engine.sweep import Sweep, nested, points_of
-from foodgen.judgement import find_reference, judges, make_measurer, make_scorer
+from foodgen.judgement import find_reference, judges, make_measurer, make_scorer, spaces_trained_against
 from foodgen.reporting.grids import save_grid
 from foodgen.reporting.plots import plot_sweep
 
@@ -68,6 +68,7 @@ def make_inference(config: Config, scorers: dict[str, Scorer | None] | None = No
         "sampler": config.sampler,
         "guidance": config.guidance,
         "image_format": "png",
+        "trained_against": spaces_trained_against(config),
     }
     return Inference(
         folder=Path(config.inference.output_dir or run_folder(config)),

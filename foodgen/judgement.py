@@ -70,6 +70,20 @@ def _space(config: Config, name: str, classes: Sequence[str], device: torch.devi
     return space
 
 
+def spaces_trained_against(config: Config) -> list[str]:
+    """Feature spaces whose network took part in the training: their numbers flatter the model."""
+    taught = {*_networks(config.objective)}
+    return [label for label, node in config.spaces.items() if taught & {*_networks(node)}]
+
+
+def _networks(node: Any) -> Iterator[str]:
+    """Names of the feature networks within a configuration node."""
+    for key, part in node.items() if isinstance(node, dict) else []:
+        if key == "features" and isinstance(part, dict):
+            yield part["name"]
+        yield from _networks(part)
+
+
 def _training(config: Config, classes: Sequence[str]) -> Any:
     images = find_images(config, "input_train_dir")
     check_classes(images.classes, classes, Path(config.data.input_train_dir))

@@ -10,8 +10,10 @@ from PIL import Image
 
 import inference
 import train
+from foodgen.core import config
 from foodgen.core.errors import CheckpointError, ConfigError, UserError
 from foodgen.core.randomness import Noise
+from foodgen.core.settings import Config
 from foodgen.data.folder import Folder
 from foodgen.engine.checkpoint import read_average
 from foodgen.engine.exhibits import COLUMNS, Between
@@ -19,6 +21,7 @@ from foodgen.engine.inference import Inference
 from foodgen.engine.scoring import disjoint_draws
 from foodgen.engine.sweep import nested, points_of
 from foodgen.evaluation import weights_of
+from foodgen.judgement import spaces_trained_against
 from foodgen.metrics.fid import frechet_distance
 from tests.runs import Colours, last, run_of, score_by_colours
 
@@ -221,3 +224,15 @@ def test_distances_to_training_images_tell_copies(trained, tmp_path, dishes):
     expected = [frechet_distance(made, colours(images.batch(draw)[0])) for draw in draws]
     assert found["fid_to_training"] == pytest.approx(np.mean(expected), rel=1e-4)
     assert "kid_to_training" in found
+
+
+def test_spaces_that_training_used_are_told(monkeypatch):
+    def read(path, *more):
+        return config.load([f"exp.config_path=configs/{path}.yaml", *more], Config)
+
+    assert spaces_trained_against(read("projected_gan")) == ["efficientnet"]
+    assert spaces_trained_against(read("hybrid_aligned")) == ["efficientnet"]
+    assert spaces_trained_against(read("stylegan2")) == []
+    row = {"efficientnet/fid": 2.0, "fid": 3.0, "trained_against": ["efficientnet"]}
+    assert "they flatter" in inference.told("efficientnet/fid", row)
+    assert "flatter" not in inference.told("fid", row)

@@ -39,6 +39,9 @@ def test_labels_match_a_reference_with_unequal_classes():
     assert matching_labels(12, reference) == reference.labels
     assert matching_labels(6, reference) == [0, 0, 1, 2, 2, 2]
     assert len(matching_labels(7, reference)) == 7
+    check_shares([0] * 331 + [1] * 168 + [2] * 501, reference, "count")  # of many images, to 2 % of each class
+    with pytest.raises(ConfigError, match=r"class b would have 173 of 1000"):
+        check_shares([0] * 330 + [1] * 173 + [2] * 497, reference, "count")
     check_shares(matching_labels(6, reference), reference, "count")
     with pytest.raises(ConfigError, match="count=6 "):
         check_shares(matching_labels(7, reference), reference, "count")

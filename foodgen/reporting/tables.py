@@ -48,6 +48,8 @@ class TableKind(ABC):
 class Comparison(TableKind):
     """Arms beside each other: each metric's mean over the seeds, and in brackets their deviation.
 
+    A star marks numbers of features that the arm's training has used.
+
     data     .jsonl of the gatherer `scores`
     arms     name to label, in the order of the table
     metrics  columns
@@ -64,16 +66,38 @@ class Comparison(TableKind):
             own = [row for row in scores if arm_of(row["run"]) == arm]
             if not own:
                 raise DataError(f"{self.data}: there is no run of {arm}")
-            rows.append([label, str(len(own)), *[self._cell([row[name] for row in own]) for name in self.metrics]])
+            rows.append([label, str(len(own)), *[self._cell(name, own) for name in self.metrics]])
         floors = [row["floor"] for row in scores if row.get("floor")]
         if self.floor and floors:
             rows.append(["real training photos", "", *[number(floors[0].get(name)) for name in self.metrics]])
         return markdown(["arm", "seeds", *[label_of(name) for name in self.metrics]], rows)
 
     @staticmethod
-    def _cell(values: Sequence[float]) -> str:
+    def _cell(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
+        values = [row[name] for row in rows]
         spread = f" ({stdev(values):.2g})" if len(values) > 1 else ""
-        return number(fmean(values)) + spread
+        seen = any(name.rpartition("/")[0] in row.get("trained_against", []) for row in rows)
+        return number(fmean(values)) + spread + " \\*" * seen
+
+
+@tables.add_to_registry(name="by_class")
+class ByClass(TableKind):
+    """A classifier's accuracy by class, on drawn images and on real ones, the best drawn class first.
+
+    data    details.json of a drawing
+    detail  name of the accuracy in it
+    """
+
+    def __init__(self, data: str, detail: str = "classifier/label_accuracy_by_class") -> None:
+        self.data, self.detail = data, detail
+
+    def __call__(self, data: Path) -> str:
+        details = read_lines(data / self.data)[0]
+        if self.detail not in details:
+            raise DataError(f"{self.data}: there is no {self.detail}")
+        rows = sorted(details[self.detail].items(), key=lambda pair: -(pair[1][0] or 0))
+        cells = [[name.replace("_", " "), number(drawn), number(real)] for name, (drawn, real) in rows]
+        return markdown(["class", "drawn", "real"], cells)
 
 
 @tables.add_to_registry(name="sweep")

@@ -11,7 +11,7 @@ from foodgen.core.errors import ConfigError, DataError
 from foodgen.engine.sweep import points_of
 from foodgen.reporting.figures import Curves, Panels, SweepFigure, arm_of
 from foodgen.reporting.plots import plot_sweep, sweep_axes
-from foodgen.reporting.tables import Comparison, RunsTable, SweepTable, number, replaced
+from foodgen.reporting.tables import ByClass, Comparison, RunsTable, SweepTable, number, replaced
 from tests.conftest import ROOT
 
 
@@ -190,3 +190,16 @@ def test_the_shipped_reports_tables_follow_from_the_committed_data(path, tmp_pat
     for name in settings.figures:
         assert (shipped / "figures" / name).is_file()
         assert f"figures/{name}" in text
+
+
+def test_accuracy_by_class_and_the_mark_of_seen_features(tmp_path):
+    (tmp_path / "d.json").write_text(
+        json.dumps({"classifier/label_accuracy_by_class": {"a_b": [0.1, 0.9], "c": [0.5, 0.6]}})
+    )
+    assert ByClass("d.json")(tmp_path).splitlines()[2:] == ["| c | 0.5000 | 0.6000 |", "| a b | 0.1000 | 0.9000 |"]
+    with pytest.raises(DataError, match="there is no other"):
+        ByClass("d.json", "other")(tmp_path)
+    write_rows(tmp_path / "s.jsonl", [{"run": "a-0", "e/fid": 2.0, "fid": 3.0, "trained_against": ["e"]}])
+    assert (
+        Comparison("s.jsonl", {"a": "A"}, ["fid", "e/fid"])(tmp_path).splitlines()[2] == "| A | 1 | 3.000 | 2.000 \\* |"
+    )
