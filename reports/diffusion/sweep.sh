@@ -21,9 +21,11 @@ swept sampler "[{sampler.name: heun, sampler.steps: 5}, {sampler.name: heun, sam
 sampler.steps: 17}, {sampler.name: euler, sampler.steps: 9}, {sampler.name: euler, sampler.steps: 17}, {sampler.name: euler, \
 sampler.steps: 33}, {sampler.name: dpm_solver, sampler.steps: 9}, {sampler.name: dpm_solver, sampler.steps: 17}, \
 {sampler.name: dpm_solver, sampler.steps: 33}]" guidance.scale=1
-for run in edm noise-cosine noise-linear v-cosine; do
-  for seed in 0 1; do
-    [ -f "runs/$run-$seed/metrics.json" ] || draw "exp.run=$run-$seed" inference.overwrite=true
+for seed in 0 1; do
+  for run in edm v-cosine noise-cosine noise-linear; do
+    [ -f "runs/$run-$seed/metrics.json" ] || draw "exp.run=$run-$seed" inference.overwrite=true sampler.clip=1.0
+    raw=runs/raw-$run-$seed
+    [ -f "$raw/metrics.json" ] || draw "exp.run=$run-$seed" inference.overwrite=true "inference.output_dir=$raw"
   done
 done
 draw exp.run=long-0 inference.output_dir=runs/exhibits-diffusion inference.overwrite=true guidance.scale=2 \
