@@ -1,6 +1,7 @@
 """The composition root of inference.py: drawings, folders of images and sweeps, connected to what scores them."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from foodgen.reporting.grids import save_grid
 from foodgen.reporting.plots import plot_sweep
 
 SHOWN = 8  # classes of an exhibit
+log = logging.getLogger("foodgen")
 
 
 def make_inference(config: Config, scorers: dict[str, Scorer | None] | None = None) -> Inference:
@@ -159,12 +161,22 @@ def _judging(
 
 
 def _floor(config: Config, scorer: Scorer | None, reference: Any, labels: Sequence[int]) -> list[list[int]]:
-    """Draws of training images, none where there are too few or no such folder."""
-    if scorer is None or not config.inference.floor_draws or not Path(config.data.input_train_dir).is_dir():
+    """Draws of training images, none of them where they are what is compared with; a note where there are too few."""
+    folder = Path(config.data.input_train_dir)
+    wanted = config.inference.floor_draws
+    if scorer is None or not wanted or folder.resolve() == Path(config.data.input_val_dir).resolve():
+        return []
+    if not folder.is_dir():
+        log.warning("no floor: data.input_train_dir: %s is no folder", folder)
         return []
     training = find_images(config, "input_train_dir")
     check_classes(training.classes, reference.classes, Path(config.data.input_train_dir))
-    return disjoint_draws(training, labels, config.inference.floor_draws)
+    draws = disjoint_draws(training, labels, wanted)
+    if len(draws) < wanted:
+        log.warning(
+            "the floor is of %d draws, not %d: %s holds no more images of each class", len(draws), wanted, folder
+        )
+    return draws
 
 
 def _shared_scorer(

@@ -236,3 +236,13 @@ def test_spaces_that_training_used_are_told(monkeypatch):
     row = {"efficientnet/fid": 2.0, "fid": 3.0, "trained_against": ["efficientnet"]}
     assert "they flatter" in inference.told("efficientnet/fid", row)
     assert "flatter" not in inference.told("fid", row)
+
+
+def test_why_there_is_no_floor_is_told(trained, tmp_path, dishes, caplog):
+    inference.main([*trained, "data.input_train_dir=nowhere"])
+    assert "no floor: data.input_train_dir: nowhere is no folder" in caplog.text
+    assert "floor" not in metrics_of(run_of(tmp_path))
+    inference.main([*trained, "inference.floor_draws=4"])
+    assert "the floor is of 3 draws, not 4" in caplog.text
+    inference.main([*trained, f"data.input_val_dir={dishes / 'train'}"])  # they would be compared with themselves
+    assert "floor" not in metrics_of(run_of(tmp_path))
