@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from foodgen import evaluation
-from foodgen.core import command_line, config
+from foodgen.core import command_line, config, distributed
 from foodgen.core.settings import Config
 
 
@@ -28,13 +28,15 @@ def main(arguments: Sequence[str]) -> None:
     if settings.inference.sweep:
         sweep = evaluation.make_sweep(settings)
         best = sweep.best(sweep.run())
-        print(f"best: {best['point']}; rows, grids and figures are in {sweep.folder}")
+        if distributed.is_main():
+            print(f"best: {best['point']}; rows, grids and figures are in {sweep.folder}")
         return
     inference = evaluation.make_inference(settings)
     found = inference.run()
-    for name in inference.scored:
-        print(told(name, found))
-    print(f"{found['generated_count']} images; grid.png and metrics.json are in {inference.folder}")
+    if distributed.is_main():
+        for name in inference.scored:
+            print(told(name, found))
+        print(f"{found['generated_count']} images; metrics.json is in {inference.folder}")
 
 
 if __name__ == "__main__":

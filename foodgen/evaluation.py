@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foodgen.assembly import Model, check_classes, find_images, make_model, with_trained_parts
+from foodgen.assembly import Model, make_model, with_trained_parts
 from foodgen.core import distributed
 from foodgen.core.config import check, merge, to_tree, to_yaml
 from foodgen.core.devices import find_device
@@ -27,11 +27,20 @@ from foodgen.engine.scoring import Scorer, disjoint_draws
 from foodgen.engine.session import load
 from foodgen.engine.snapshots import average_of
 from foodgen.engine.sweep import Sweep, nested, points_of
-from foodgen.judgement import find_reference, judges, make_measurer, make_scorer, spaces_trained_against
+from foodgen.judgement import (
+    check_draws,
+    find_reference,
+    find_training,
+    judges,
+    make_measurer,
+    make_scorer,
+    spaces_trained_against,
+)
 from foodgen.reporting.grids import save_grid
 from foodgen.reporting.plots import plot_sweep
 
 SHOWN = 8  # classes of an exhibit
+SWEPT = ("count", "seed", "seeds", "ema_length")  # of inference's own keys
 log = logging.getLogger("foodgen")
 
 
@@ -54,12 +63,14 @@ def make_inference(config: Config, scorers: dict[str, Scorer | None] | None = No
     model.model.eval()
     wanted = judges(config.inference.metrics)
     reference = find_reference(config, meta["classes"]) if wanted else None
-    scorer = _shared_scorer(config, wanted, reference, device, {} if scorers is None else scorers)
+    training = find_training(config, meta["classes"]) if wanted else None
+    scorer = _shared_scorer(config, wanted, reference, device, training, {} if scorers is None else scorers)
     labels = balanced_labels(config.inference.count, _class_numbers(config, meta["classes"]))
     if reference is not None and not all(judge.of_models for judge in wanted):
         if config.inference.classes is None:
             labels = matching_labels(config.inference.count, reference)
         check_shares(labels, reference, "inference.count")
+    labels = labels if model.drawer.draws else []
     measurer = make_measurer(config, wanted, reference, model)
     facts = {
         "checkpoint": str(checkpoint),
@@ -76,12 +87,12 @@ def make_inference(config: Config, scorers: dict[str, Scorer | None] | None = No
         folder=Path(config.inference.output_dir or run_folder(config)),
         draw=partial(model.drawer, model.model, labels),
         given=False,
-        labels=labels if model.drawer.draws else [],
+        labels=labels,
         classes=meta["classes"],
         measure=partial(measurer, model.model) if measurer else None,
         passes=_counted(model.model),
         exhibits=_exhibits(config, model, meta["classes"]),
-        **_judging(config, scorer, reference, labels, facts, meta["classes"]),
+        **_judging(config, scorer, reference, training, labels, facts, meta["classes"]),
     )
 
 
@@ -104,7 +115,8 @@ def _of_folder(config: Config, device: torch.device) -> Inference:
         if judge.of_models:
             raise ConfigError(f"inference.metrics: {judge.name} looks at models, and inference.images gives none")
     reference = find_reference(config, images.classes)
-    scorer = make_scorer(config, wanted, reference, device)
+    training = find_training(config, images.classes)
+    scorer = make_scorer(config, wanted, reference, device, training)
     if scorer:
         check_shares(images.labels, reference, "inference.images")
     endings = sorted({Path(name).suffix.lower().lstrip(".") for name in images.listing.files})
@@ -118,7 +130,7 @@ def _of_folder(config: Config, device: torch.device) -> Inference:
         measure=None,
         passes=None,
         exhibits={},
-        **_judging(config, scorer, reference, images.labels, facts, images.classes),
+        **_judging(config, scorer, reference, training, images.labels, facts, images.classes),
     )
 
 
@@ -137,6 +149,7 @@ def _judging(
     config: Config,
     scorer: Scorer | None,
     reference: Any,
+    training: Any,
     labels: Sequence[int],
     facts: dict[str, Any],
     classes: Sequence[str],
@@ -152,55 +165,65 @@ def _judging(
         "overwrite": config.inference.overwrite,
         "seeds": seeds if config.inference.images is None else [config.inference.seed],
         "scorer": scorer,
-        "floor": _floor(config, scorer, reference, labels),
+        "floor": _floor(config, scorer, training, labels),
         "paint": lambda images, labels, path: save_grid(images, labels, classes, path),
-        "pair": partial(_paint_pairs, config, labels, classes),
+        "pair": partial(_paint_pairs, training, labels, classes),
         "config": to_yaml(config),
         "facts": facts | about,
     }
 
 
-def _floor(config: Config, scorer: Scorer | None, reference: Any, labels: Sequence[int]) -> list[list[int]]:
-    """Draws of training images, none of them where they are what is compared with; a note where there are too few."""
-    folder = Path(config.data.input_train_dir)
-    wanted = config.inference.floor_draws
-    if scorer is None or not wanted or folder.resolve() == Path(config.data.input_val_dir).resolve():
+def _floor(config: Config, scorer: Scorer | None, training: Any, labels: Sequence[int]) -> list[list[int]]:
+    """Draws of training images, with a note if they are fewer than wanted."""
+    wanted = config.inference.floor_draws if scorer else 0
+    if wanted and training is None:
+        log.warning(
+            "no floor: data.input_train_dir: %s gives none beside what is compared with", config.data.input_train_dir
+        )
+    if not wanted or training is None:
         return []
-    if not folder.is_dir():
-        log.warning("no floor: data.input_train_dir: %s is no folder", folder)
-        return []
-    training = find_images(config, "input_train_dir")
-    check_classes(training.classes, reference.classes, Path(config.data.input_train_dir))
     draws = disjoint_draws(training, labels, wanted)
     if len(draws) < wanted:
+        where = config.data.input_train_dir
         log.warning(
-            "the floor is of %d draws, not %d: %s holds no more images of each class", len(draws), wanted, folder
+            "the floor is of %d draws, not %d: %s holds no more images of each class", len(draws), wanted, where
         )
     return draws
 
 
 def _shared_scorer(
-    config: Config, wanted: Sequence[Any], reference: Any, device: torch.device, known: dict[str, Scorer | None]
+    config: Config,
+    wanted: Sequence[Any],
+    reference: Any,
+    device: torch.device,
+    training: Any,
+    known: dict[str, Scorer | None],
 ) -> Scorer | None:
-    made_of = repr((config.data, config.spaces, config.inference.metrics, config.sampler["name"] == "none"))
+    check_draws(config, wanted)
+    made_of = repr((config.data, config.spaces, config.inference.metrics))
     if made_of not in known:
-        known[made_of] = make_scorer(config, wanted, reference, device)
+        known[made_of] = make_scorer(config, wanted, reference, device, training)
     return known[made_of]
 
 
 def make_sweep(config: Config) -> Sweep:
     """Drawings at every point of `inference.sweep`, on held-out images. Raises UserError before any long work."""
-    if Path(config.data.input_val_dir).name == "test":
-        raise ConfigError(
-            f"inference.sweep: settings are not chosen on test images; give data.input_val_dir="
-            f"{Path(config.data.input_val_dir).with_name('held_out')} instead of {config.data.input_val_dir}"
-        )
     if config.inference.images is not None or not config.inference.metrics:
         raise ConfigError("inference.sweep wants a checkpoint to draw from and inference.metrics to compare by")
     scorers: dict[str, Scorer | None] = {}
 
     def make(point: Mapping[str, Any]) -> Inference:
-        return make_inference(check(merge(plain, nested(point)), Config), scorers)
+        for key in point:
+            if key.startswith("inference.") and key.split(".")[1] not in SWEPT:
+                raise ConfigError(f"inference.sweep: {key} cannot be swept; {suggestion('', SWEPT)} of inference can")
+        chosen = check(merge(plain, nested(point)), Config)
+        folder = Path(chosen.data.input_val_dir).resolve()
+        if folder.name == "test":
+            raise ConfigError(
+                f"inference.sweep: settings are not chosen on test images; give data.input_val_dir="
+                f"{folder.with_name('held_out')} instead of {chosen.data.input_val_dir}"
+            )
+        return make_inference(chosen, scorers)
 
     plain = merge(to_tree(config), {"inference": {"sweep": []}})
     first = judges(config.inference.metrics)[0]
@@ -226,18 +249,23 @@ def _class_numbers(config: Config, classes: Sequence[str]) -> list[int]:
 def _exhibits(config: Config, model: Model, classes: Sequence[str]) -> dict[str, Callable[[Path], None]]:
     """What writes <path>.png and <path>.npz, by name."""
     labels = _class_numbers(config, classes)[:SHOWN]
+    if config.inference.exhibits and distributed.world_size() > 1:
+        raise ConfigError("inference.exhibits are painted by a single process: leave torchrun out")
+    if "trajectory" in config.inference.exhibits and not hasattr(model.drawer.sampler, "guidance"):
+        raise ConfigError(
+            f"inference.exhibits: {config.sampler['name']} goes no way that could be shown as a trajectory"
+        )
 
     def paint(name: str, path: Path) -> None:
         images, shown = EXHIBITS[name](model.drawer, model.model, labels, config.inference.seed)
-        if distributed.is_main():
-            save_grid(images, shown, classes, path.with_suffix(".png"))
-            np.savez_compressed(path.with_suffix(".npz"), images=images.numpy(), labels=shown)
+        save_grid(images, shown, classes, path.with_suffix(".png"))
+        np.savez_compressed(path.with_suffix(".npz"), images=images.numpy(), labels=shown)
 
     return {name: partial(paint, name) for name in config.inference.exhibits}
 
 
 def _paint_pairs(
-    config: Config,
+    training: Any,
     labels: Sequence[int],
     classes: Sequence[str],
     images: Tensor,
@@ -245,7 +273,6 @@ def _paint_pairs(
     path: Path,
 ) -> None:
     """Each generated image with its nearest training image at its right, the nearest pair first."""
-    training = find_images(config, "input_train_dir")
     shown = torch.stack([image for i, j, _ in pairs for image in (images[int(i)], training[int(j)][0])])
     names = [f"{rank + 1}: {classes[labels[int(i)]]}" for rank, (i, *_) in enumerate(pairs)]
     save_grid(shown, [rank for rank in range(len(pairs)) for _ in (0, 1)], names, path)

@@ -26,21 +26,33 @@ def judges(names: Sequence[str]) -> list[Any]:
     found = []
     for name in names:
         space, _, own = name.rpartition("/")
-        made = metrics[own]()
+        try:
+            made = metrics[own]()
+        except ConfigError as error:
+            raise ConfigError(f"metrics: {error}") from None
         if made.of_models and space:
             raise ConfigError(f"metrics: {name}: {own} looks at models, not at features")
         found.append(made if made.of_models else Judge(name, space or USUAL, made))
     return found
 
 
-def make_scorer(config: Config, wanted: Sequence[Any], reference: Any, device: torch.device) -> Scorer | None:
-    """A scorer of images against `reference` by the wanted metrics, or None without any. Raises UserError."""
+def check_draws(config: Config, wanted: Sequence[Any]) -> None:
+    """Raise ConfigError for metrics of drawn images where none are drawn."""
+    drawn = [judge.name for judge in wanted if not judge.of_models]
+    if drawn and config.sampler["name"] == "none":
+        raise ConfigError(f"sampler.name: none draws no images, and {drawn[0]} wants some")
+
+
+def make_scorer(
+    config: Config, wanted: Sequence[Any], reference: Any, device: torch.device, training: Any = None
+) -> Scorer | None:
+    """A scorer of images against `reference` by the wanted metrics, or None without any. Raises UserError.
+
+    training  the training images, for metrics and floors that look at them
+    """
     chosen = [judge for judge in wanted if not judge.of_models]
     if not chosen:
         return None
-    if config.sampler["name"] == "none":
-        raise ConfigError(f"sampler.name: none draws no images, and {chosen[0].name} wants some")
-    training = cache(partial(_training, config, reference.classes))
     panels = []
     for name in dict.fromkeys(judge.space for judge in chosen):
         space = _space(config, name, reference.classes, device)
@@ -50,8 +62,11 @@ def make_scorer(config: Config, wanted: Sequence[Any], reference: Any, device: t
                 judge.metric.check(space)
             except ValueError as error:
                 raise ConfigError(f"{judge.name}: {error}") from None
-        if any(judge.metric.needs_training for judge in own):
-            training()  # a missing folder is told before any long work
+            if judge.metric.needs_training and training is None:
+                raise ConfigError(
+                    f"{judge.name} wants the training images, and other ones to compare with: data.input_train_dir: "
+                    f"{config.data.input_train_dir}, data.input_val_dir: {config.data.input_val_dir}"
+                )
         panels.append(_panel(config, space, own, reference, training))
     return Scorer(panels, reference, spread, config.data.val_batch_size)
 
@@ -84,9 +99,13 @@ def _networks(node: Any) -> Iterator[str]:
         yield from _networks(part)
 
 
-def _training(config: Config, classes: Sequence[str]) -> Any:
+def find_training(config: Config, classes: Sequence[str]) -> Any:
+    """The training images, or None where there are none, or where they are what is compared with. Raises UserError."""
+    folder = Path(config.data.input_train_dir)
+    if folder.resolve() == Path(config.data.input_val_dir).resolve() or not folder.is_dir():
+        return None
     images = find_images(config, "input_train_dir")
-    check_classes(images.classes, classes, Path(config.data.input_train_dir))
+    check_classes(images.classes, classes, folder)
     return images
 
 
@@ -99,10 +118,10 @@ def _panel(config: Config, space: FeatureSpace, own: Sequence[Judge], reference:
     }
 
     def draw(indices: Sequence[int]) -> Tensor:
-        return features_of(space, Chosen(training(), indices), size, kept["input_train_dir"])
+        return features_of(space, Chosen(training, indices), size, kept["input_train_dir"])
 
     def all_training() -> Iterator[Tensor]:
-        return chunks_of(space, training(), max(size, 1024), kept["input_train_dir"])
+        return chunks_of(space, training, size, kept["input_train_dir"])
 
     real = cache(partial(features_of, space, reference, size, kept["input_val_dir"]))
     return Panel(space, own, real, all_training, draw)

@@ -24,7 +24,7 @@ from foodgen.engine.snapshots import average_of
 from foodgen.engine.tracker import Tracker
 from foodgen.engine.trainer import Trainer
 from foodgen.engine.wandb_run import WandbRun
-from foodgen.judgement import find_reference, judges, make_measurer, make_scorer
+from foodgen.judgement import check_draws, find_reference, judges, make_measurer, make_scorer
 from foodgen.metrics.collapse import PixelSpread
 from foodgen.reporting.grids import save_grid
 
@@ -44,7 +44,8 @@ def make_session(config: Config) -> Session:
     model = make_model(config, images.classes, device)
     wanted = [judge for judge in judges(config.train.val_metrics) if config.train.val_count or judge.of_models]
     reference = find_reference(config, images.classes) if wanted else None
-    scorer = make_scorer(config, wanted, reference, device)
+    check_draws(config, wanted)
+    scorer = make_scorer(config, wanted, reference, device, images)
     measurer = make_measurer(config, wanted, reference, model)
     folder = run_folder(config)
     if config.train.initial_weights and not resumed:

@@ -119,8 +119,6 @@ def test_other_spaces_and_the_nearest_training_images(trained, tmp_path, dishes)
         inference.main([*judged, "inference.metrics=[clasifier/fid]"])
     with pytest.raises(ConfigError, match="label_accuracy wants a classifier's features"):
         inference.main([*judged, "inference.metrics=[pixels/label_accuracy]"])
-    with pytest.raises(UserError, match=r"data\.input_train_dir: .*nowhere"):
-        inference.main([*judged, "inference.metrics=[pixels/memorisation]", "data.input_train_dir=nowhere"])
 
 
 def test_unaveraged_weights_are_the_networks_own(trained, tmp_path):
@@ -167,7 +165,7 @@ def test_a_sweep_scores_every_point_and_goes_on_where_it_was_cut(trained, tmp_pa
 def test_sweeps_keep_off_the_test_set_and_tell_mistakes_first(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(Inference, "score", lambda *_: pytest.fail("drew"))
     with pytest.raises(ConfigError, match=r"not chosen on test images; give data\.input_val_dir=.*held_out"):
-        inference.main([*trained, f"data.input_val_dir={tmp_path / 'test'}", "inference.sweep={guidance.scale: [1]}"])
+        inference.main([*trained, "inference.sweep={data.input_val_dir: [somewhere/test]}"])
     for sweep, message in (
         ("{guidance.scale: [1], guidance.scael: [1]}", r"guidance\.scael"),
         ("{sampler.steps: [2, zero]}", r"sampler\.steps"),
@@ -240,9 +238,61 @@ def test_spaces_that_training_used_are_told(monkeypatch):
 
 def test_why_there_is_no_floor_is_told(trained, tmp_path, dishes, caplog):
     inference.main([*trained, "data.input_train_dir=nowhere"])
-    assert "no floor: data.input_train_dir: nowhere is no folder" in caplog.text
+    assert "no floor: data.input_train_dir: nowhere gives none" in caplog.text
     assert "floor" not in metrics_of(run_of(tmp_path))
     inference.main([*trained, "inference.floor_draws=4"])
     assert "the floor is of 3 draws, not 4" in caplog.text
     inference.main([*trained, f"data.input_val_dir={dishes / 'train'}"])  # they would be compared with themselves
     assert "floor" not in metrics_of(run_of(tmp_path))
+
+
+def test_a_retrained_model_is_scored_anew_and_a_torn_row_is_left_out(trained, tmp_path, capsys):
+    swept = [*trained, "inference.sweep={sampler.steps: [2]}"]
+    path = run_of(tmp_path) / "sweep.jsonl"
+    inference.main(swept)
+    path.write_text(path.read_text() + '{"point": {"sampler.st')
+    inference.main([*swept, "data.val_batch_size=5", "exp.use_wandb=true"])  # scores do not depend on these
+    assert len(path.read_text().splitlines()) == 1
+    for name in ("checkpoints", "metrics.jsonl"):
+        found = run_of(tmp_path) / name
+        shutil.rmtree(found) if found.is_dir() else found.unlink()
+    train.main([*trained[:5], "train.steps=12", "exp.seed=7"])
+    inference.main(swept)
+    first, second = [json.loads(line) for line in path.read_text().splitlines()]
+    assert first["point"] == second["point"]
+    assert first["fid"] != second["fid"]
+
+
+def test_a_scored_folder_is_never_taken_for_a_drawing(trained, tmp_path, dishes):
+    mine = tmp_path / "mine"
+    shutil.copytree(dishes / "test", mine / "images")
+    inference.main([*trained, f"inference.images={mine / 'images'}", f"inference.output_dir={mine}"])
+    with pytest.raises(ConfigError, match="was not made by inference"):
+        inference.main([*trained, f"inference.output_dir={mine}"])
+    assert len(list((mine / "images").glob("*/*.jpg"))) == 32
+    inference.main(trained)
+    with pytest.raises(ConfigError, match="holds a drawing and its scores"):
+        inference.main([*trained, f"inference.images={mine / 'images'}", f"inference.output_dir={run_of(tmp_path)}"])
+
+
+def test_a_classifier_is_measured_without_drawing(trained, tmp_path):
+    shared = [argument for argument in trained if argument.startswith(("exp.exp_dir", "data."))]
+    config = ["exp.config_path=configs/classifier.yaml", *shared, "exp.run=judge", "exp.use_wandb=false"]
+    config += ["data.image_size=16", "exp.device=cpu", "objective.model.widths=[8,16]", "objective.model.blocks=1"]
+    train.main([*config, "train.steps=3", "data.train_batch_size=16"])
+    inference.main([*config, "train.checkpoint_path=latest", "inference.metrics=[accuracy]"])
+    assert 0 <= metrics_of(run_of(tmp_path, "judge"))["accuracy"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["inference.sweep={inference.metrics: [[fid], [kid]]}"], r"inference\.metrics cannot be swept"),
+        (["inference.metrics=[fdi]"], r"metrics: no metric is named 'fdi'; did you mean 'fid'"),
+        (["data.input_train_dir=nowhere", "inference.metrics=[pixels/memorisation]"], "wants the training images"),
+        (["inference.metrics=[fid_infinity]"], r"fid_infinity: a line cannot be drawn through parts of 32 images"),
+    ],
+)
+def test_more_mistakes(trained, overrides, message):
+    with pytest.raises(UserError, match=message):
+        inference.main([*trained, *overrides])

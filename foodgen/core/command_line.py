@@ -16,4 +16,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         status = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = 130
     sys.exit(status or 0)

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foodgen.core.errors import ConfigError
 from foodgen.core.randomness import Noise
 from foodgen.engine.evaluator import Drawer
 
@@ -37,13 +36,8 @@ def interpolation(drawer: Drawer, model: nn.Module, labels: Sequence[int], seed:
 
 
 def trajectory(drawer: Drawer, model: nn.Module, labels: Sequence[int], seed: int) -> tuple[Tensor, list[int]]:
-    """For each label COLUMNS of the guided guesses of the clean image, from the first to the last; and their labels.
-
-    Raises ConfigError for a sampler that makes no guesses on its way.
-    """
+    """For each label COLUMNS of the guided guesses of the clean image, from the first to the last; and their labels."""
     sampler: Any = copy.copy(drawer.sampler)
-    if not hasattr(sampler, "guidance"):
-        raise ConfigError(f"inference.exhibits: {type(sampler).__name__} goes no way that could be shown")
     seen: list[Tensor] = []
     sampler.guidance = _watched(sampler.guidance, seen)
     watching = Drawer(sampler, drawer.codec, drawer.device, len(labels), drawer.autocast)

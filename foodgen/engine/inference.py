@@ -19,6 +19,7 @@ from foodgen.engine.evaluator import save_images
 from foodgen.engine.scoring import Scorer, Scores
 
 IMAGES, GRID, METRICS, DETAILS, CONFIG = "images", "grid.png", "metrics.json", "details.json", "inference.yaml"
+GIVEN = "scoring.yaml"  # the configuration beside the scores of a folder that was not drawn here
 FEW = 2048  # images, under which Inception's covariances are not of full rank
 
 
@@ -36,7 +37,7 @@ class Inference:
     floor      draws of training images, as indices: scored as well, and distances taken to them
     paint      (images, labels, path) to a grid's file
     pair       (images, nearest pairs, path) to a picture of generated images beside training images
-    passes     tells how many images have gone through the network, if one draws
+    passes     tells how many images have gone through the network, if one draws; helpers' are not counted
     exhibits   names to what paints a picture of that name, given a path
     facts      what metrics.json says beside the scores
     """
@@ -74,7 +75,7 @@ class Inference:
                     self.pair(images, pairs, self.folder / f"{name.replace('/', '-')}.png")
         for name, paint in self.exhibits.items():
             paint(self.folder / name)
-        if self.scorer and len(images) < FEW:
+        if distributed.is_main() and "fid" in self.scored and len(images) < FEW:
             print(
                 f"note: FID is biased upwards for few images ({len(images)}); compare at equal counts", file=sys.stderr
             )
@@ -84,7 +85,7 @@ class Inference:
         """The first seed's images, which `keep` is called with before they are scored; numbers and facts; details."""
         kept, details = Tensor(), dict[str, Any]()
         numbers: dict[str, list[float]] = {}
-        minutes = 0.0
+        minutes, place, passes = 0.0, 0, 0
         for place, seed in enumerate(self.seeds):
             began = time.monotonic()
             images = self.draw(seed)
@@ -96,6 +97,7 @@ class Inference:
             if self.scorer and self.labels:
                 scores = self.scorer(images, self.labels, self.floor)
             details = details or scores.details
+            passes = self.passes() if self.passes else 0
             measured = self.measure(seed) if self.measure else {}
             for name, value in (scores.numbers | measured).items():
                 numbers.setdefault(name, []).append(value)
@@ -108,8 +110,8 @@ class Inference:
             floors = self.scorer.floor(self.floor, sorted(self.labels))
             found["floor"] = {name: fmean(values) for name, values in floors.items()}
             found["floor_by_draw"] = floors
-        if self.passes and self.passes() and len(kept):
-            found["evaluations"] = self.passes() / (len(kept) * len(self.seeds))
+        if passes and len(kept):
+            found["evaluations"] = passes / (len(kept) * (place + 1))
         found |= {"generated_count": len(kept), **self.facts, "drawing_minutes": round(minutes, 3)}
         return kept, found, details
 
@@ -133,6 +135,8 @@ class Inference:
     def _claim(self) -> None:
         """Make the folder ready: no images of an earlier drawing may mix with these."""
         images = self.folder / IMAGES
+        if self.given and (self.folder / CONFIG).exists():
+            raise ConfigError(f"{self.folder} holds a drawing and its scores; choose another inference.output_dir")
         if not self.given and images.exists() and (not images.is_dir() or any(images.iterdir())):
             if not self.overwrite:
                 raise ConfigError(
@@ -149,6 +153,6 @@ class Inference:
             )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            replace_text(self.folder / CONFIG, self.config)
+            replace_text(self.folder / (GIVEN if self.given else CONFIG), self.config)
         except OSError as error:
             raise DataError(f"inference.output_dir: {self.folder} cannot be written ({error})") from None

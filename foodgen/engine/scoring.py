@@ -39,7 +39,8 @@ class Judge:
 class Panel:
     """All judges of one feature space.
 
-    extract   images to features
+    space     images to features
+    judges    its metrics
     real      computes (and keeps) the features of the reference
     training  the training images' features, some at a time
     draw      indices of training images to their features
@@ -50,6 +51,11 @@ class Panel:
     real: Callable[[], Tensor]
     training: Callable[[], Iterator[Tensor]]
     draw: Callable[[Sequence[int]], Tensor]
+
+    @property
+    def saw_training(self) -> bool:
+        """Whether the features were learnt on the training images, which then make no floor."""
+        return getattr(self.space, "saw_training", False)
 
 
 @dataclass
@@ -116,7 +122,7 @@ class Scorer:
             evidence = self._evidence(panel, generated, labels)
             for judge in panel.judges:
                 scores.add(judge, _judged(judge, evidence))
-                if judge.metric.to_training and draws:
+                if judge.metric.to_training and draws and not panel.saw_training:
                     scores.numbers |= self._to_training(panel, judge, evidence, draws)
             if number == 0:
                 shares = self.spread(generated, labels, evidence.real, self.reference.labels)
@@ -124,6 +130,11 @@ class Scorer:
                 warn_of_collapse("features", named)
                 scores.numbers |= {"feature_spread": sum(shares.values()) / len(shares)} if shares else {}
         return scores
+
+    def identity(self) -> list[str]:
+        """What its numbers depend on beside the images scored: the spaces, and the reference as far as it is files."""
+        listing = getattr(self.reference, "listing", None)
+        return [panel.space.identity for panel in self.panels] + ([listing.digest()] if listing else [])
 
     def _to_training(
         self, panel: Panel, judge: Judge, evidence: Evidence, draws: Sequence[Sequence[int]]
@@ -149,7 +160,7 @@ class Scorer:
     def _of_draw(self, draw: Sequence[int], labels: Sequence[int]) -> dict[str, float]:
         scores = Scores()
         for panel in self.panels:
-            judges = [judge for judge in panel.judges if judge.metric.of_sets]
+            judges = [judge for judge in panel.judges if judge.metric.of_sets and not panel.saw_training]
             if judges:
                 evidence = self._evidence(panel, panel.draw(draw), labels)
                 for judge in judges:

@@ -8,14 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from foodgen.core import distributed
 from foodgen.core.errors import ConfigError, DataError
+from foodgen.engine.checkpoint import replace_text
 from foodgen.engine.inference import Inference
 from foodgen.engine.tracker import read_rows
 
 ROWS = "sweep.jsonl"
+ELSEWHERE = {  # settings that scores do not depend on
+    "exp": ("config_path", "exp_dir", "run", "device", "use_wandb", "wandb_project"),
+    "data": ("train_batch_size", "val_batch_size", "workers", "keep_on_device", "inception_weights"),
+    "train": ("checkpoint_path",),
+    "inference": ("output_dir", "overwrite", "sweep", "exhibits"),
+}
 
 
 def points_of(sweep: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -26,8 +34,14 @@ def points_of(sweep: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]]) 
 
 
 def digest(inference: Inference) -> str:
-    """Of all that a point's scores depend on: settings, weights and counts."""
-    return hashlib.sha256((inference.config + json.dumps(inference.facts)).encode()).hexdigest()[:16]
+    """Of all that a point's scores depend on: settings, weights, counts, feature spaces and their images."""
+    tree: Any = OmegaConf.to_container(OmegaConf.create(inference.config))
+    for section, names in ELSEWHERE.items():
+        for name in names:
+            tree[section].pop(name, None)
+    known = [inference.seeds[0], len(inference.seeds), inference.facts, tree]
+    known += inference.scorer.identity() if inference.scorer else []
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass
@@ -51,6 +65,8 @@ class Sweep:
         """The rows of all points, those of an earlier run included. Raises UserError."""
         path = self.folder / ROWS
         done = {row["made_of"]: row for row in read_rows(path)}
+        if distributed.is_main() and path.is_file():  # without a line that a kill tore
+            replace_text(path, "".join(json.dumps(row) + "\n" for row in done.values()))
         rows = []
         names = [digest(self.make(point)) for point in self.points]  # all mistakes are told before any long work
         for number, (point, made_of) in enumerate(zip(self.points, names, strict=True)):

@@ -62,6 +62,8 @@ class FIDInfinity(Metric):
 
     def __call__(self, evidence: Evidence) -> dict[str, Any]:
         count = len(evidence.generated)
+        if count < 100:
+            raise ValueError(f"a line cannot be drawn through parts of {count} images; 5,000 and more make it firm")
         order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
         sizes = [round(float(size)) for size in torch.linspace(max(2, count // 2), count, self.points)]
         distances = [frechet_distance(evidence.generated[order[:size]], evidence.real) for size in sizes]

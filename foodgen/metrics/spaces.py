@@ -42,7 +42,11 @@ class Classifier:
     """Features and verdicts of a classifier of ours, trained on the real training photos alone.
 
     path  its run, checkpoint or exported folder
+
+    It knows these photos, and places them otherwise than fresh ones: they make no floor here.
     """
+
+    saw_training = True
 
     def __init__(self, path: str, trained: Callable[[str], nn.Module], image_size: int, device: torch.device) -> None:
         self.network, self.device = trained(path), device
@@ -96,8 +100,9 @@ def features_of(space: FeatureSpace, images: Any, batch_size: int, cache: Path |
         for part in _parts(len(images), batch_size):
             whole.update(images.batch(part)[0].numpy().tobytes())
         kept = cache / f"{whole.hexdigest()[:32]}.npy"
-        if kept.is_file():
-            return torch.from_numpy(np.load(kept))
+        found = _read(kept, len(images))
+        if found is not None:
+            return found
     features = torch.cat(list(chunks_of(space, images, batch_size)))
     if kept is not None:
         _keep(kept, features)
@@ -115,6 +120,15 @@ def chunks_of(space: FeatureSpace, images: Any, batch_size: int, cache: Path | N
 
 def _parts(count: int, batch_size: int) -> list[range]:
     return [range(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
+
+
+def _read(path: Path, count: int) -> Tensor | None:
+    """Features kept earlier, None if there are none or the file is damaged."""
+    try:
+        features = torch.from_numpy(np.load(path))
+    except (OSError, ValueError, EOFError):
+        return None
+    return features if len(features) == count else None
 
 
 def _keep(path: Path, features: Tensor) -> None:

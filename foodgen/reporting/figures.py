@@ -11,7 +11,7 @@ from PIL import Image
 
 from foodgen.core.errors import DataError
 from foodgen.core.registry import figures
-from foodgen.reporting.gathering import read_lines
+from foodgen.reporting.gathering import read_lines, value_of
 from foodgen.reporting.plots import label_of, new_figure, save_figure, style, sweep_axes
 
 AXES = {"images": "images seen", "step": "steps", "minutes": "minutes"}
@@ -61,7 +61,13 @@ class Curves(FigureKind):
         figure, axes = new_figure(columns=len(self.y))
         for axis, key in zip(axes, self.y, strict=True):
             for number, (arm, label) in enumerate(arms.items()):
-                self._line(axis, [row for row in rows if arm_of(row["run"]) == arm and key in row], key, label, number)
+                self._line(
+                    axis,
+                    [row for row in rows if arm_of(row["run"]) == arm and key in row and self.x in row],
+                    key,
+                    label,
+                    number,
+                )
             axis.set_xlabel(AXES[self.x], fontsize=9)
             axis.set_ylabel(label_of(key), fontsize=9)
             axis.set_yscale("log" if self.log else "linear")
@@ -125,13 +131,19 @@ class SweepFigure(FigureKind):
     y      metrics, a panel each
     lines  settings that tell lines apart; all others if not given
     log    whether x is drawn on a logarithmic scale
+    floor  whether what real images scored is drawn as a band
     """
 
-    def __init__(self, data: str, x: str, y: Sequence[str], lines: Sequence[str] = (), log: bool = False) -> None:
-        self.data, self.x, self.y, self.lines, self.log = data, x, y, lines, log
+    def __init__(
+        self, data: str, x: str, y: Sequence[str], lines: Sequence[str] = (), log: bool = False, floor: bool = True
+    ) -> None:
+        self.data, self.x, self.y, self.lines, self.log, self.floor = data, x, y, lines, log, floor
 
     def __call__(self, data: Path, target: Path) -> None:
         rows = read_lines(data / self.data)
+        for row, key in [(row, key) for row in rows for key in self.y]:
+            value_of(row, key, self.data)
+        rows = rows if self.floor else [{**row, "floor_by_draw": {}} for row in rows]
         figure, axes = new_figure(columns=len(self.y))
         for axis, key in zip(axes, self.y, strict=True):
             sweep_axes(axis, rows, self.x, key, self.lines)

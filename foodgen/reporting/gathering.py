@@ -22,6 +22,21 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON file's object. Raises DataError."""
+    try:
+        return dict(json.loads(_text(path)))
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def value_of(row: Mapping[str, Any], key: str, where: str) -> Any:
+    """A row's number. Raises DataError naming file, run and key."""
+    if key not in row:
+        raise DataError(f"{where}: a row of {row.get('run', row.get('point', 'a run'))} has no {key}")
+    return row[key]
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text()
@@ -86,13 +101,13 @@ class Scores(Gatherer):
     def __call__(self, target: Path) -> None:
         _write_lines(
             target,
-            [{"run": Path(folder).name, **json.loads(_text(Path(folder) / "metrics.json"))} for folder in self.folders],
+            [{"run": Path(folder).name, **read_object(Path(folder) / "metrics.json")} for folder in self.folders],
         )
 
 
 @gatherers.add_to_registry(name="lines")
 class Lines(Gatherer):
-    """Several .jsonl files one after another, such as sweeps.
+    """Several .jsonl files one after another, such as sweeps, of each point the newest row.
 
     files  of rows
     """
@@ -101,7 +116,9 @@ class Lines(Gatherer):
         self.files = files
 
     def __call__(self, target: Path) -> None:
-        _write_lines(target, [row for file in self.files for row in read_lines(Path(file))])
+        rows = [row for file in self.files for row in read_lines(Path(file))]
+        newest = {json.dumps(row.get("point", place), sort_keys=True): row for place, row in enumerate(rows)}
+        _write_lines(target, list(newest.values()))
 
 
 @gatherers.add_to_registry(name="file")

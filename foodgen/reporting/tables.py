@@ -9,7 +9,7 @@ from typing import Any
 from foodgen.core.errors import DataError
 from foodgen.core.registry import tables
 from foodgen.reporting.figures import arm_of
-from foodgen.reporting.gathering import read_lines
+from foodgen.reporting.gathering import read_lines, read_object, value_of
 from foodgen.reporting.plots import label_of
 from foodgen.reporting.sizes import Size, table
 
@@ -24,6 +24,8 @@ def number(value: float | None) -> str:
     """Four significant digits, as a reader wants them."""
     if value is None:
         return ""
+    if isinstance(value, int):
+        return f"{value:,}"
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:#.4g}".rstrip(".")
 
 
@@ -72,9 +74,8 @@ class Comparison(TableKind):
             rows.append(["real training photos", "", *[number(floors[0].get(name)) for name in self.metrics]])
         return markdown(["arm", "seeds", *[label_of(name) for name in self.metrics]], rows)
 
-    @staticmethod
-    def _cell(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
-        values = [row[name] for row in rows]
+    def _cell(self, name: str, rows: Sequence[Mapping[str, Any]]) -> str:
+        values = [value_of(row, name, self.data) for row in rows]
         spread = f" ({stdev(values):.2g})" if len(values) > 1 else ""
         seen = any(name.rpartition("/")[0] in row.get("trained_against", []) for row in rows)
         return number(fmean(values)) + spread + " \\*" * seen
@@ -92,7 +93,7 @@ class ByClass(TableKind):
         self.data, self.detail = data, detail
 
     def __call__(self, data: Path) -> str:
-        details = read_lines(data / self.data)[0]
+        details = read_object(data / self.data)
         if self.detail not in details:
             raise DataError(f"{self.data}: there is no {self.detail}")
         rows = sorted(details[self.detail].items(), key=lambda pair: -(pair[1][0] or 0))
@@ -117,7 +118,7 @@ class SweepTable(TableKind):
         cells = [
             [
                 *[str(row["point"].get(key, "")) for key in self.settings.values()],
-                *[number(row[m]) for m in self.metrics],
+                *[number(value_of(row, m, self.data)) for m in self.metrics],
             ]
             for row in rows
         ]
@@ -140,7 +141,9 @@ class RunsTable(TableKind):
         cells = []
         for run in dict.fromkeys(row["run"] for row in rows):
             own = [row for row in rows if row["run"] == run]
-            end = own[-1]
+            end = next((row for row in reversed(own) if "minutes" in row), None)
+            if end is None:
+                raise DataError(f"{self.data}: no row of {run} has minutes")
             speed = end["images"] / end["minutes"] / 60
             cells.append([run, str(end["step"]), number(end["images"]), f"{end['minutes']:.1f}", f"{speed:.0f}"])
             cells[-1] += [number(next((row[key] for row in reversed(own) if key in row), None)) for key in self.last]

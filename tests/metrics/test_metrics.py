@@ -52,6 +52,31 @@ def test_kernel_distance_has_no_bias_and_knows_its_error():
     assert abs(np.mean(equal)) < 3 * np.std(equal) / 300**0.5  # unbiased: about 0, and half of them below
 
 
+def balanced(seed, each, spread=2.0):
+    """Ten clusters, `each` rows of every one, and their numbers."""
+    centres = normal(10, 6, 99, scale=spread)
+    labels = torch.arange(10).repeat_interleave(each)
+    return centres[labels] + normal(10 * each, 6, seed), labels
+
+
+def test_kernel_distance_of_class_balanced_sets_has_no_bias():
+    """Equal distributions: the distance is 0; pairs taken regardless of class are below it for certain."""
+    aware, blind = [], []
+    for seed in range(60):
+        (a, of_a), (b, of_b) = balanced(2 * seed, 8), balanced(2 * seed + 1, 12)
+        aware.append(kernel_distance(a, b, of_a, of_b)[0])
+        blind.append(kernel_distance(a, b)[0])
+    assert abs(np.mean(aware)) < 3 * np.std(aware) / 60**0.5
+    assert np.mean(blind) < -10 * np.std(blind) / 60**0.5
+
+
+def test_the_error_of_class_balanced_sets_is_their_spread():
+    pairs = [(balanced(2 * seed, 20), balanced(2 * seed + 1, 20)) for seed in range(150)]
+    found = [kernel_distance(a + 0.7, b, of_a, of_b) for (a, of_a), (b, of_b) in pairs]
+    values, errors = np.array(found).T
+    assert errors.mean() == pytest.approx(values.std(), rel=0.25)
+
+
 def test_precision_and_recall_are_torch_fidelitys():
     generated, real = normal(150, 8, 1, 0.2, 0.7), normal(200, 8, 2)
     theirs = prc_features_to_metric(
