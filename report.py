@@ -12,6 +12,7 @@ from foodgen.core import config as configuration
 from foodgen.core.errors import ConfigError, DataError
 from foodgen.core.registry import build, suggestion
 from foodgen.core.settings import Config, Report
+from foodgen.engine.checkpoint import replace_text
 from foodgen.recipe import make_model, make_trainer
 from foodgen.reporting.sizes import Size, multiply_adds, weights
 from foodgen.reporting.tables import replaced
@@ -45,7 +46,8 @@ def main(arguments: Sequence[str]) -> None:
         for kind, given in (("gather", {"measure": measure}), ("figures", {}), ("tables", {}))
     }
     folder, data = Path(settings.target), Path(settings.target) / "data"
-    asked = settings.refresh if isinstance(settings.refresh, list) else list(made["gather"]) * settings.refresh
+    everything = list(made["gather"]) if settings.refresh else []
+    asked = settings.refresh if isinstance(settings.refresh, list) else everything
     for name in asked:
         if name not in made["gather"]:
             raise ConfigError(f"refresh: no data file is named '{name}'; {suggestion(name, made['gather'])}")
@@ -59,7 +61,8 @@ def main(arguments: Sequence[str]) -> None:
     for name, draw in made["figures"].items():
         draw(data, folder / "figures" / name)
         print(f"drew {folder / 'figures' / name}")
-    _write_tables(folder / "README.md", {mark: make(data) for mark, make in made["tables"].items()})
+    if made["tables"]:
+        _write_tables(folder / "README.md", {mark: make(data) for mark, make in made["tables"].items()})
 
 
 def _write_tables(path: Path, tables: Mapping[str, str]) -> None:
@@ -69,9 +72,8 @@ def _write_tables(path: Path, tables: Mapping[str, str]) -> None:
         raise DataError(f"{path}: cannot be read ({error.strerror}); it holds the places of the tables") from None
     for mark, table in tables.items():
         text = replaced(text, mark, table)
-    if tables:
-        path.write_text(text)
-        print(f"wrote {len(tables)} tables into {path}")
+    replace_text(path, text)
+    print(f"wrote {len(tables)} tables into {path}")
 
 
 if __name__ == "__main__":

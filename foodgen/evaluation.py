@@ -122,7 +122,7 @@ def _of_folder(config: Config, device: torch.device) -> Inference:
     endings = sorted({Path(name).suffix.lower().lstrip(".") for name in images.listing.files})
     facts = {"images": str(folder), "image_format": ", ".join(endings)}
     return Inference(
-        folder=Path(config.inference.output_dir or folder.with_name(folder.name + ".scores")),
+        folder=Path(config.inference.output_dir or f"{folder.resolve()}.scores"),
         draw=lambda seed: images.batch(range(len(images)))[0],
         given=True,
         labels=images.labels,

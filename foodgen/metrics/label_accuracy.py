@@ -21,7 +21,10 @@ class LabelAccuracy(Metric):
 
     def check(self, space: FeatureSpace) -> None:
         if not hasattr(space, "classify"):
-            raise ValueError(f"label_accuracy wants a classifier's features; {type(space).__name__} tells no classes")
+            raise ValueError(
+                f"label_accuracy wants a classifier's features, as in classifier/label_accuracy; "
+                f"{type(space).__name__} tells no classes"
+            )
 
     def __call__(self, evidence: Evidence) -> dict[str, Any]:
         made = self._right(evidence, evidence.generated, evidence.labels)
