@@ -51,6 +51,7 @@ def test_seeds_give_a_mean_and_a_spread(trained, tmp_path, capsys):
     assert found["fid"] == pytest.approx(np.mean(single))
     assert found["deviation"]["fid"] == pytest.approx(np.std(single, ddof=1))
     assert "over 3 seeds" in capsys.readouterr().out
+    assert found["evaluations"] == 2 * 3  # three steps of Euler, guidance looking twice at each
 
 
 def test_the_floor_is_what_real_training_images_score(trained, tmp_path, dishes):

@@ -85,11 +85,13 @@ class Inference:
         """The first seed's images, which `keep` is called with before they are scored; numbers and facts; details."""
         kept, details = Tensor(), dict[str, Any]()
         numbers: dict[str, list[float]] = {}
-        minutes, place, passes = 0.0, 0, 0
+        count = self.passes or (lambda: 0)
+        minutes, passes = 0.0, 0
         for place, seed in enumerate(self.seeds):
-            began = time.monotonic()
+            began, before = time.monotonic(), count()
             images = self.draw(seed)
             minutes += (time.monotonic() - began) / 60
+            passes += count() - before  # measures look at images as well
             scores = Scores()
             if place == 0:
                 kept = images
@@ -97,7 +99,6 @@ class Inference:
             if self.scorer and self.labels:
                 scores = self.scorer(images, self.labels, self.floor)
             details = details or scores.details
-            passes = self.passes() if self.passes else 0
             measured = self.measure(seed) if self.measure else {}
             for name, value in (scores.numbers | measured).items():
                 numbers.setdefault(name, []).append(value)
@@ -111,7 +112,7 @@ class Inference:
             found["floor"] = {name: fmean(values) for name, values in floors.items()}
             found["floor_by_draw"] = floors
         if passes and len(kept):
-            found["evaluations"] = passes / (len(kept) * (place + 1))
+            found["evaluations"] = passes / (len(kept) * len(self.seeds))
         found |= {"generated_count": len(kept), **self.facts, "drawing_minutes": round(minutes, 3)}
         return kept, found, details
 
