@@ -135,7 +135,10 @@ def _of_folder(config: Config, device: torch.device) -> Inference:
 
 
 def _counted(network: torch.nn.Module) -> Callable[[], int]:
-    """How many images the network has been asked about from now on: what drawing costs, guidance included."""
+    """How many images the network has been asked about from now on: what drawing costs.
+
+    The second look of classifier-free guidance counts, those of another network, a guide or a classifier, do not.
+    """
     total = [0]
 
     def count(_: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
