@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from foodgen.core.devices import find_autocast
+from foodgen.core.devices import find_autocast, find_channels_last, find_precision
 from foodgen.core.errors import ConfigError, DataError
 from foodgen.core.registry import build
 from foodgen.core.settings import Config
@@ -40,8 +40,14 @@ class Model:
     codec: Codec
     drawer: Drawer
     device: torch.device
-    autocast: Callable[[], AbstractContextManager[Any]]
+    precision: str
+    channels_last: bool
     ambient: dict[str, Any]
+
+    @property
+    def autocast(self) -> Callable[[], AbstractContextManager[Any]]:
+        """A context for the networks."""
+        return find_autocast(self.precision, self.device)
 
 
 def make_model(config: Config, classes: Sequence[str], device: torch.device, alone: bool = False) -> Model:
@@ -66,11 +72,13 @@ def make_model(config: Config, classes: Sequence[str], device: torch.device, alo
         sampler.check(model)
     except ValueError as error:
         raise ConfigError(f"sampler.{error}") from None
-    autocast = find_autocast(config.train.precision, device)
-    if config.train.channels_last:
+    precision = find_precision(config.train.precision, device)
+    autocast = find_autocast(precision, device)
+    channels_last = find_channels_last(config.train.channels_last, device)
+    if channels_last:
         (objective or model).to(memory_format=torch.channels_last)
     drawer = Drawer(sampler, codec, device, config.data.val_batch_size, autocast)
-    return Model(model, objective, codec, drawer, device, autocast, ambient)
+    return Model(model, objective, codec, drawer, device, precision, channels_last, ambient)
 
 
 def _examples(

@@ -44,18 +44,24 @@ def check_draws(config: Config, wanted: Sequence[Any]) -> None:
 
 
 def make_scorer(
-    config: Config, wanted: Sequence[Any], reference: Any, device: torch.device, training: Any = None
+    config: Config,
+    wanted: Sequence[Any],
+    reference: Any,
+    device: torch.device,
+    training: Any = None,
+    precision: str = "fp32",
 ) -> Scorer | None:
     """A scorer of images against `reference` by the wanted metrics, or None without any. Raises UserError.
 
-    training  the training images, for metrics and floors that look at them
+    training   the training images, for metrics and floors that look at them
+    precision  of the Inception network: fp32 for numbers that are published
     """
     chosen = [judge for judge in wanted if not judge.of_models]
     if not chosen:
         return None
     panels = []
     for name in dict.fromkeys(judge.space for judge in chosen):
-        space = _space(config, name, reference.classes, device)
+        space = _space(config, name, reference.classes, device, precision)
         own = [judge for judge in chosen if judge.space == name]
         for judge in own:
             try:
@@ -68,10 +74,10 @@ def make_scorer(
                     f"{config.data.input_train_dir}, data.input_val_dir: {config.data.input_val_dir}"
                 )
         panels.append(_panel(config, space, own, reference, training))
-    return Scorer(panels, reference, spread, config.data.val_batch_size)
+    return Scorer(panels, reference, spread, config.data.val_batch_size, precision)
 
 
-def _space(config: Config, name: str, classes: Sequence[str], device: torch.device) -> FeatureSpace:
+def _space(config: Config, name: str, classes: Sequence[str], device: torch.device, precision: str) -> FeatureSpace:
     node = config.spaces.get(name)
     if node is None:
         known = [label for label, part in config.spaces.items() if part is not None]
@@ -79,9 +85,8 @@ def _space(config: Config, name: str, classes: Sequence[str], device: torch.devi
     weights = Path(config.data.inception_weights) if config.data.inception_weights else None
     trained = partial(load_trained, classes=classes, device=device)
     size = config.data.image_size
-    space: FeatureSpace = build(
-        "spaces", node, f"spaces.{name}", device=device, weights=weights, trained=trained, image_size=size
-    )
+    ambient = {"device": device, "weights": weights, "trained": trained, "image_size": size, "precision": precision}
+    space: FeatureSpace = build("spaces", node, f"spaces.{name}", **ambient)
     return space
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from foodgen.assembly import Model, check_classes, find_images, make_model
 from foodgen.core import distributed
 from foodgen.core.config import to_tree, to_yaml
-from foodgen.core.devices import find_device
+from foodgen.core.devices import check_compiler, find_device, has_bf16
 from foodgen.core.errors import ConfigError
 from foodgen.core.registry import build
 from foodgen.core.settings import Config, ExportConfig, Prepare
@@ -19,6 +19,7 @@ from foodgen.data.loader import Loader
 from foodgen.engine.checkpoint import export as export_weights
 from foodgen.engine.checkpoint import read_average, read_meta, replace_text
 from foodgen.engine.run_folder import checkpoint_to_resume, describe_changes, find_checkpoint, run_folder
+from foodgen.engine.scaling import LossScaler
 from foodgen.engine.session import Session, load
 from foodgen.engine.snapshots import average_of
 from foodgen.engine.tracker import Tracker
@@ -45,7 +46,7 @@ def make_session(config: Config) -> Session:
     wanted = [judge for judge in judges(config.train.val_metrics) if config.train.val_count or judge.of_models]
     reference = find_reference(config, images.classes) if wanted else None
     check_draws(config, wanted)
-    scorer = make_scorer(config, wanted, reference, device, images)
+    scorer = make_scorer(config, wanted, reference, device, images, "bf16" if has_bf16(device) else "fp32")
     measurer = make_measurer(config, wanted, reference, model)
     folder = run_folder(config)
     if config.train.initial_weights and not resumed:
@@ -127,13 +128,16 @@ def make_trainer(config: Config, model: Model, images: Any) -> Trainer:
         player: build("optimizer", part, f"optimizers.{player}", player=getattr(objective, player))
         for player, part in config.optimizers.items()
     }
+    for optimizer in optimizers.values():
+        optimizer.scaler = LossScaler(model.device.type, enabled=model.precision == "fp16")
     if config.train.compile:
+        check_compiler(model.device)
         for player in config.optimizers:
             getattr(objective, player).compile()
 
     def encode(pixels: Tensor) -> Tensor:
         encoded = prepare_batch(pixels)
-        return encoded.contiguous(memory_format=torch.channels_last) if config.train.channels_last else encoded
+        return encoded.contiguous(memory_format=torch.channels_last) if model.channels_last else encoded
 
     return Trainer(
         objective,

@@ -1,5 +1,8 @@
 """Where to compute, and in which precision."""
 
+import os
+import shutil
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -31,12 +34,51 @@ def find_device(name: str) -> torch.device:
     return device
 
 
+def has_bf16(device: torch.device) -> bool:
+    """Whether bf16 is faster than float32 there: CUDA from Ampere on, CPUs with AVX-512 bf16 or AMX."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return False
+
+
+def find_precision(name: str, device: torch.device) -> str:
+    """fp32, bf16 or fp16: the one asked for, or with "auto" the fastest that trains well on this device.
+
+    Raises ConfigError if the device lacks it.
+    """
+    if name == "auto":
+        if has_bf16(device):
+            return "bf16"
+        return "fp16" if device.type == "cuda" else "fp32"
+    if name == "bf16" and device.type == "cuda" and not has_bf16(device):
+        raise ConfigError(
+            f"train.precision: {torch.cuda.get_device_name(device)} computes no bf16; fp16 is its fast precision"
+        )
+    if name != "fp32" and not torch.amp.is_autocast_available(device.type):
+        raise ConfigError(f"train.precision: {name} cannot be had on {device.type}; fp32 can")
+    return name
+
+
 def find_autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
-    """bf16 autocast for "bf16", and for "auto" where the device has it; weights stay float32."""
-    able = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    if precision == "bf16" or (precision == "auto" and able):
-        return partial(torch.autocast, device.type, torch.bfloat16)
-    return nullcontext
+    """Autocast to a precision that `find_precision` has found; weights stay float32."""
+    if precision == "fp32":
+        return nullcontext
+    return partial(torch.autocast, device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+
+
+def find_channels_last(asked: bool | str, device: torch.device) -> bool:
+    """Whether feature maps are stored channels last: where asked for, and with "auto" on GPUs and CPUs."""
+    return device.type in ("cuda", "cpu") if asked == "auto" else bool(asked)
+
+
+def check_compiler(device: torch.device) -> None:
+    """Raise ConfigError if torch.compile finds no C++ compiler, which it needs on a CPU."""
+    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    compiler = os.environ.get("CXX", usual)
+    if device.type == "cpu" and shutil.which(compiler) is None:
+        raise ConfigError(f"train.compile: there is no C++ compiler {compiler}; install it, or set CXX to another")
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[Any]:

@@ -59,9 +59,9 @@ class Train:
     grid_count: Positive = 64
     accumulate: Positive = 1
     clip: Above | None = None  # largest gradient norm
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: the fastest that the device trains well in
     compile: bool = False
-    channels_last: bool = False
+    channels_last: bool | Literal["auto"] = "auto"  # auto: on GPUs and CPUs
 
 
 @dataclass(config=STRICT)

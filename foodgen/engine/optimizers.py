@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from foodgen.core.registry import optimizers, schedules
+from foodgen.engine.scaling import LossScaler
 
 
 class Optimizer:
@@ -16,14 +17,20 @@ class Optimizer:
     def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
         self.parts = parts
         self.bases = [[group["lr"] for group in part.param_groups] for part in parts]
+        self.scaler = LossScaler()
 
-    def step(self, factor: float) -> None:
-        """Move the weights at `factor` times the base learning rates, then forget the gradients."""
+    def step(self, factor: float) -> bool:
+        """Move the weights at `factor` times the base learning rates, then forget the gradients.
+
+        Returns whether they were moved: with a loss scaler, gradients that are not finite leave the step out.
+        """
         for part, bases in zip(self.parts, self.bases, strict=True):
             for group, base in zip(part.param_groups, bases, strict=True):
                 group["lr"] = base * factor
-            part.step()
+        moved = self.scaler.step(self.parts)
+        for part in self.parts:
             part.zero_grad(set_to_none=True)
+        return moved
 
     def rate(self) -> float:
         """The learning rate of the first group, as last used."""
@@ -89,7 +96,7 @@ class Muon(Optimizer):
 
 
 def _adamw(weights: list[nn.Parameter], lr: float, betas: tuple[float, float], decay: float) -> torch.optim.AdamW:
-    fused = bool(weights) and weights[0].device.type == "cuda"
+    fused = bool(weights) and weights[0].device.type in ("cuda", "cpu")
     return torch.optim.AdamW(weights, lr=lr, betas=betas, weight_decay=decay, fused=fused)
 
 

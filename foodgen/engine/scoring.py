@@ -94,6 +94,7 @@ class Scorer:
     reference   real images
     spread      (features, labels, real features, real labels) to each class's share of the real variety
     batch_size  images at a time
+    precision   that Inception's features are computed in
     """
 
     def __init__(
@@ -102,8 +103,10 @@ class Scorer:
         reference: Images,
         spread: Callable[[Tensor, Sequence[int], Tensor, Sequence[int]], Mapping[int, float]],
         batch_size: int,
+        precision: str = "fp32",
     ) -> None:
         self.panels, self.reference, self.spread, self.batch_size = panels, reference, spread, batch_size
+        self.precision = precision
         self.floors: dict[tuple[int, ...], dict[str, float]] = {}  # of draws seen before
 
     def __call__(self, images: Tensor, labels: Sequence[int], draws: Sequence[Sequence[int]] = ()) -> Scores:

@@ -93,6 +93,7 @@ class Session:
         try:
             for name, optimizer in self.trainer.optimizers.items():
                 optimizer.load_state_dict(checkpoint.training["optimizers"][name])
+                optimizer.scaler.load_state_dict(checkpoint.training.get("scalers", {}).get(name, {}))
             self.trainer.ema.load_state_dict(checkpoint.training.get("averages", {}))
         except (KeyError, ValueError) as error:
             raise CheckpointError(
@@ -132,7 +133,11 @@ class Session:
         step = self.trainer.done
         self.tracker.add(measured)
         if step % self.settings.log_step == 0:
-            rates = {f"{name}/learning_rate": o.rate() for name, o in self.trainer.optimizers.items()}
+            rates = {
+                f"{player}/{name}": value
+                for player, optimizer in self.trainer.optimizers.items()
+                for name, value in {"learning_rate": optimizer.rate(), **optimizer.scaler.numbers()}.items()
+            }
             self.tracker.flush(step, step * self.batch_size, minutes=self._minutes(), **rates)
         self._keep_averages()
         stop = bool(distributed.agree(int(self._must_stop())))
@@ -194,7 +199,8 @@ class Session:
         measured = self.measurer(model, self.seed) if self.measurer else {}
         scores = distributed.gather(scores | measured)[0]
         row = {f"val/{name}": value for name, value in scores.items()}
-        self.tracker.write({"step": step, "images": step * self.batch_size, "val/count": len(labels), **row})
+        about = {"val/count": len(labels)} | ({"val/precision": self.scorer.precision} if self.scorer else {})
+        self.tracker.write({"step": step, "images": step * self.batch_size, **about, **row})
         self.tracker.say(f"step {step}: " + ", ".join(f"{name} {value:.2f}" for name, value in row.items()))
         value = scores[self.first.name] if self.first.lower_is_better else -scores[self.first.name]
         better = self.best is None or value < self.best
@@ -239,11 +245,16 @@ class Session:
             "run_id": self.run_id,
             "torch": str(torch.__version__),
         }
-        optimizers = {name: optimizer.state_dict() for name, optimizer in self.trainer.optimizers.items()}
+        training = {
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.trainer.optimizers.items()},
+            "scalers": {name: optimizer.scaler.state_dict() for name, optimizer in self.trainer.optimizers.items()},
+            "tracker": self.tracker.state(),
+            "averages": self.trainer.ema.state_dict(),
+        }
         return Checkpoint(
             self.trainer.objective.state_dict(),
             self.trainer.ema.model.state_dict(),
-            {"optimizers": optimizers, "tracker": self.tracker.state(), "averages": self.trainer.ema.state_dict()},
+            training,
             meta,
             self.config,
         )

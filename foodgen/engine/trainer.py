@@ -93,6 +93,7 @@ class Trainer:
 
     def move(self, turn: Turn, batch: Batch, factor: float) -> dict[str, Tensor]:
         """The turn's player minimises its loss by one optimizer step; nobody else receives gradients."""
+        optimizer = self.optimizers[turn.player]
         for name, weights in self.weights.items():
             for weight in weights:
                 weight.requires_grad_(name == turn.player)
@@ -104,13 +105,13 @@ class Trainer:
             with way.no_sync() if alone and way is not self.players[turn.player] else nullcontext():
                 with self.autocast():
                     losses = (self.players[turn.player] if turn.double_backward else way)(turn.loss, piece)
-                (losses["loss"] / len(pieces)).backward()
+                optimizer.scaler.scale(losses["loss"] / len(pieces)).backward()
             for name, value in losses.items():
                 measured[name] = measured.get(name, 0) + value.detach() / len(pieces)
         if turn.double_backward:
             distributed.average_gradients(self.players[turn.player])
+        optimizer.scaler.unscale(optimizer.parts)
         norm = nn.utils.clip_grad_norm_(self.weights[turn.player], self.clip or float("inf"))
-        self.optimizers[turn.player].step(factor)
-        return {f"{turn.player}/{name}": value for name, value in measured.items()} | {
-            f"{turn.player}/gradient_norm": norm.detach()
-        }
+        if optimizer.step(factor):
+            measured["gradient_norm"] = norm.detach()
+        return {f"{turn.player}/{name}": value for name, value in measured.items()}

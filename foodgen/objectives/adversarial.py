@@ -1,5 +1,6 @@
 """Adversarial training (Goodfellow 2014): a discriminator and the generator, `model`, take turns."""
 
+from collections import deque
 from functools import partial
 
 import torch
@@ -27,6 +28,8 @@ class Adversarial(Objective):
     penalties            by label; each joins its player's turn when due
     disturbance          changes all images before the discriminator sees them
     discriminator_turns  a generator turn; each takes its own share of the batch, as does the generator
+    share_fakes          whether the generator's turn takes the images that the discriminator's first turn has judged,
+                         which saves generating twice; with train.accumulate all pieces of a step stay in memory
 
     Fakes are asked for with the labels of the real images beside them.
     """
@@ -39,6 +42,7 @@ class Adversarial(Objective):
         penalties: dict[str, Penalty] | None = None,
         disturbance: Disturbance | None = None,
         discriminator_turns: int = 1,
+        share_fakes: bool = False,
     ) -> None:
         super().__init__()
         if not isinstance(model, Generator):
@@ -55,7 +59,8 @@ class Adversarial(Objective):
         self.penalties = penalties or {}
         self.kept = nn.ModuleDict(self.penalties)  # what they remember is checkpointed
         self.disturbance = disturbance or Undisturbed()
-        self.discriminator_turns = discriminator_turns
+        self.discriminator_turns, self.share_fakes = discriminator_turns, share_fakes
+        self.shared: deque[Tensor] = deque()  # images with their graph, one for each piece of the batch
 
     def turns(self, step: int) -> list[Turn]:
         due = {name: penalty for name, penalty in self.penalties.items() if step % penalty.every == 0}
@@ -63,6 +68,7 @@ class Adversarial(Objective):
             player: {name: penalty for name, penalty in due.items() if penalty.player == player}
             for player in ("discriminator", "model")
         }
+        self.shared.clear()
         judging = [
             Turn("discriminator", partial(self.judge, number, mine["discriminator"]), bool(mine["discriminator"]))
             for number in range(self.discriminator_turns)
@@ -72,8 +78,11 @@ class Adversarial(Objective):
     def judge(self, number: int, penalties: dict[str, Penalty], batch: Batch) -> dict[str, Tensor]:
         """The discriminator's loss in its turn `number`."""
         batch = self._share(batch, number)
-        with torch.no_grad():
-            fake = self._generate(batch)
+        if self.share_fakes and number == 0:
+            fake = self._generate_for_both(batch).detach()
+        else:
+            with torch.no_grad():
+                fake = self._generate(batch)
         real, fake = self.disturbance(batch.images), self.disturbance(fake)
         real_logits = self.discriminator(real, batch.labels).float()
         fake_logits = self.discriminator(fake, batch.labels).float()
@@ -91,7 +100,7 @@ class Adversarial(Objective):
     def deceive(self, penalties: dict[str, Penalty], batch: Batch) -> dict[str, Tensor]:
         """The generator's loss."""
         batch = self._share(batch, 0)
-        fake = self._generate(batch)
+        fake = self.shared.popleft() if self.share_fakes else self._generate(batch)
         logits = self.discriminator(self.disturbance(fake), batch.labels).float()
 
         def real() -> Tensor:
@@ -116,6 +125,16 @@ class Adversarial(Objective):
         noise = normal_like(batch.images.new_empty(len(batch.images), *self.model.noise_shape))
         images: Tensor = self.model(noise, batch.labels)
         return images.float()
+
+    def _generate_for_both(self, batch: Batch) -> Tensor:
+        """Images that the generator's turn will take as well: its weights are watched, though it is not its turn."""
+        weights = [weight for weight in self.model.parameters() if not weight.requires_grad]
+        for weight in weights:
+            weight.requires_grad_(True)
+        self.shared.append(self._generate(batch))
+        for weight in weights:
+            weight.requires_grad_(False)
+        return self.shared[-1]
 
     @staticmethod
     def _with_penalties(loss: Tensor, penalties: dict[str, Penalty], scene: Scene) -> dict[str, Tensor]:

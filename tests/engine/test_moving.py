@@ -52,7 +52,7 @@ def test_only_the_player_whose_turn_it_is_receives_gradients():
 
     def watch(factor):
         seen.append(played.objective.critic.weight.grad)
-        step(factor)
+        return step(factor)
 
     played.optimizers["model"].step = watch
     before = played.objective.model.weight.clone()
@@ -82,7 +82,8 @@ def test_pieces_add_up_to_the_batch():
 def test_clipping_bounds_the_gradient():
     played = trainer(clip=0.01)
     norms = []
-    played.optimizers["model"].step = lambda factor: norms.append(played.objective.model.weight.grad.norm().item())
+    weight = played.objective.model.weight
+    played.optimizers["model"].step = lambda factor: norms.append(weight.grad.norm().item()) or True
     measured = played.step(1, *next(batches(0)))
     assert norms[0] == pytest.approx(0.01, rel=1e-3)
     assert measured["model/gradient_norm"] > 1  # what is logged is the norm before clipping

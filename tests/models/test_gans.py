@@ -11,7 +11,7 @@ from torch.nn import functional
 from foodgen.core.randomness import seed_step
 from foodgen.core.registry import build, models
 from foodgen.core.types import Generator
-from foodgen.layers.adversarial import ConditionalBatchNorm
+from foodgen.layers.adversarial import ConditionalBatchNorm, StyleBatchNorm
 from foodgen.layers.conditioning import ClassTable
 from foodgen.layers.style import PixelNoise
 from foodgen.models.sagan import PixelAttention
@@ -31,6 +31,10 @@ PLAYERS = {
     ),
     "r3gan": ({"widths": [16, 16, 8, 8], "group": 8}, {"widths": [16, 16, 8, 8], "group": 8}),
     "projected_gan": ({"width": 4, "noise_width": 8}, {"width": 8, "features": LITE}),
+    "projected_gan_slim": (
+        {"widths": [8, 8, 4], "noise_width": 8, "style_width": 8},
+        {"width": 8, "pixel_width": 8, "features": LITE},
+    ),
 }
 
 
@@ -57,8 +61,11 @@ def test_shapes_and_what_depends_on_what(name):
     generator, discriminator = players(name)
     assert isinstance(generator, Generator)
     labels = torch.tensor([0, 1, 2, 3, 4, 0])
-    for table in (layer for layer in generator.modules() if isinstance(layer, ClassTable)):
-        nn.init.normal_(table.table.weight)  # class-conditional batch norm starts the same for all
+    for layer in generator.modules():  # conditional batch norm starts the same for all
+        if isinstance(layer, ClassTable):
+            nn.init.normal_(layer.table.weight)
+        if isinstance(layer, StyleBatchNorm):
+            nn.init.normal_(layer.gain.weight)
     settled(generator, labels)
     discriminator.eval()
     noise = torch.randn(6, *generator.noise_shape)
@@ -282,3 +289,45 @@ def test_mixing_is_the_same_for_the_same_seed():
     one, other = players("projected_gan")[1], players("projected_gan")[1]
     for a, b in zip(one.mixing.parameters(), other.mixing.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_batch_norm_by_style_is_the_formula():
+    norm = StyleBatchNorm(3, style=4)
+    nn.init.normal_(norm.gain.weight), nn.init.normal_(norm.shift.weight)
+    x, style = torch.randn(6, 3, 5, 5), torch.randn(6, 4)
+    plain = functional.batch_norm(x, None, None, training=True)
+    expected = plain * norm.gain(style)[:, :, None, None] + norm.shift(style)[:, :, None, None]
+    torch.testing.assert_close(norm(x, style), expected)
+    torch.testing.assert_close(StyleBatchNorm(3, style=4)(x, style), plain)  # at first no style matters
+
+
+def test_a_slim_generator_begins_without_a_pattern_of_single_pixels():
+    generator, _ = players("projected_gan_slim")
+    images = generator(torch.randn(4, *generator.noise_shape), torch.arange(4))
+    blocks = functional.interpolate(functional.avg_pool2d(images, 2), scale_factor=2.0)
+    torch.testing.assert_close(images, blocks)
+
+
+@pytest.mark.parametrize("name", ["projected_gan", "projected_gan_slim"])
+def test_truncation_moves_a_projected_gans_images(name):
+    generator, _ = players(name)
+    labels, noise = torch.arange(4), torch.randn(4, *generator.noise_shape)
+    settled(generator, labels)
+    images = [OneShot(truncation)(generator, lambda: noise, labels) for truncation in (1.0, 0.5, 0.0)]
+    far = [(image - images[2]).abs().mean().item() for image in images]
+    assert far[0] > far[1] > far[2] == 0
+
+
+def test_the_slim_discriminators_pixel_head_sees_what_its_features_miss():
+    _, discriminator = players("projected_gan_slim")
+    discriminator.eval()
+    labels, images = torch.arange(2), torch.randn(2, 3, 32, 32)
+    logits = discriminator(images, labels)
+    discriminator.features.forward = lambda x: [
+        torch.zeros(2, w, 16 // 2**k, 16 // 2**k) for k, w in enumerate([24, 40, 112, 320])
+    ]
+    blind = [discriminator(x, labels) for x in (images, images.flip(3))]
+    assert blind[0].shape == logits.shape
+    assert not torch.equal(*blind)
+    discriminator.pixels = None
+    assert torch.equal(discriminator(images, labels), discriminator(images.flip(3), labels))

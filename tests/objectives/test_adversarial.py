@@ -133,6 +133,31 @@ def test_relativistic_looks_at_real_images_in_the_generators_turn():
     assert any(weight.grad is not None for weight in made.model.parameters())
 
 
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_shared_fakes_are_generated_once_and_give_the_same_gradients(pieces, monkeypatch):
+    """As if each turn had generated the same images for itself."""
+    monkeypatch.setattr(
+        "foodgen.objectives.adversarial.normal_like", lambda x: torch.linspace(-1, 1, x.numel()).view_as(x)
+    )
+    parts = batch().split(pieces)
+    gradients, generated = [], []
+    for share in (True, False):
+        torch.manual_seed(0)
+        made = objective(share_fakes=share, loss={"name": "hinge"})
+        made.model.register_forward_hook(lambda *_: generated.append(1))
+        for turn in made.turns(1):
+            for player in ("model", "discriminator"):  # as the trainer does
+                getattr(made, player).requires_grad_(player == turn.player)
+            for part in parts:
+                turn.loss(part)["loss"].backward()
+        assert not made.shared
+        gradients.append([weight.grad for weight in made.parameters()])
+        assert all(gradient is not None for gradient in gradients[-1])
+    for shared, own in zip(*gradients, strict=True):
+        torch.testing.assert_close(shared, own)
+    assert len(generated) == pieces + 2 * pieces
+
+
 @pytest.mark.parametrize("turn", [0, 1])
 def test_the_discriminator_sees_disturbed_images_alone(turn):
     class Blank(Disturbance):
