@@ -25,10 +25,14 @@ class EfficientNetLite(nn.Module):
     resolution  that images are resized to; the network was trained at 224 (variant 0) or 240
     pretrained  without it random weights, for counting and tests
 
+    Images of half the resolution are not enlarged: bilinear doubling and the first convolution, of stride 2, are one
+    convolution of stride 1 (but for the last row and column, where the one pads with zeros and the other with itself).
+
     Raises ConfigError if the packages with code or weights are not installed.
     """
 
     widths: list[int]
+    doubling: Tensor
 
     def __init__(self, variant: Literal[0, 1] = 0, resolution: int = 224, pretrained: bool = True) -> None:
         super().__init__()
@@ -43,6 +47,7 @@ class EfficientNetLite(nn.Module):
             network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
         freeze(network, PAIRS)
         self.stem = nn.Sequential(network._conv_stem, nn.ReLU6())
+        self.register_buffer("doubling", after_doubling(network._conv_stem.weight), persistent=False)
         self.blocks = network._blocks
         self.eval()
         with torch.no_grad():
@@ -54,8 +59,11 @@ class EfficientNetLite(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """images: (batch, 3, height, width) in [-1, 1] to maps (batch, widths[i], resolution / stride, ...)."""
-        x = functional.interpolate(images, size=(self.resolution,) * 2, mode="bilinear", align_corners=False)
-        x = self.stem(x.contiguous(memory_format=torch.channels_last))
+        if 2 * images.shape[-1] == 2 * images.shape[-2] == self.resolution:
+            x = functional.relu6(functional.conv2d(_framed(images), self.doubling, self.stem.get_parameter("0.bias")))
+        else:
+            x = functional.interpolate(images, size=(self.resolution,) * 2, mode="bilinear", align_corners=False)
+            x = self.stem(x.contiguous(memory_format=torch.channels_last))
         maps = [x]
         for block in self.blocks:
             x = block(x)
@@ -64,6 +72,22 @@ class EfficientNetLite(nn.Module):
             else:
                 maps.append(x)
         return maps[1:]  # the last map of each stride from 4 on
+
+
+def after_doubling(weight: Tensor) -> Tensor:
+    """The 3x3 kernel of stride 1 that equals bilinear doubling and then this one of stride 2, (outputs, inputs, 3, 3).
+
+    Of a doubled row, places 2i, 2i + 1 and 2i + 2 are these mixtures of places i - 1, i and i + 1.
+    """
+    mixtures = torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.75, 0.25], [0.0, 0.25, 0.75]])
+    return torch.einsum("oirc,ry,cx->oiyx", weight, mixtures, mixtures).contiguous(memory_format=torch.channels_last)
+
+
+def _framed(x: Tensor) -> Tensor:
+    """One pixel more on each side, a copy of the outermost one."""
+    x = torch.cat([x[:, :, :1], x, x[:, :, -1:]], dim=2)
+    x = torch.cat([x[:, :, :, :1], x, x[:, :, :, -1:]], dim=3)
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def _optional(name: str) -> Any:

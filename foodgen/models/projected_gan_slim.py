@@ -20,6 +20,8 @@ from foodgen.layers.conditioning import ClassTable
 from foodgen.layers.fastgan import SkipExcitation, UpBlock, plain_convolution
 from foodgen.layers.style import normalised, planes
 
+LOGITS = 25  # of each head, about, so that all weigh the same: as many as 4x4 windows lie in a map of 8x8
+
 
 @models.add_to_registry(name="projected_gan_slim")
 class SlimFastGAN(Generator):
@@ -136,7 +138,8 @@ class SlimHead(nn.Module):
         x = self.last(self.layers(x))
         if self.label is not None:
             x = (x * self.label(labels, len(x))[:, :, None, None]).sum(dim=1) / x.shape[1] ** 0.5
-        return x.flatten(1)  # (batch, logits)
+        x = x.flatten(1)  # (batch, places)
+        return x.repeat(1, max(1, round(LOGITS / x.shape[1])))  # (batch, logits)
 
 
 @models.add_to_registry(name="projected_gan_slim_discriminator")

@@ -44,3 +44,23 @@ def test_folded_batch_norm_changes_no_feature(resolution):
     torch.testing.assert_close(features(images)[-1], x, rtol=1e-3, atol=1e-4)
     assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in features.modules())
     assert not any(weight.requires_grad for weight in features.parameters())
+
+
+def test_doubling_is_part_of_the_first_convolution():
+    """Within the image to the digit; at its edge the frozen network sees another frame."""
+    features = build("features", {**LITE, "resolution": 128})
+    images = torch.rand(2, 3, 64, 64) * 2 - 1
+    doubled = torch.nn.functional.interpolate(images, scale_factor=2.0, mode="bilinear")
+    with torch.no_grad():
+        plain = features.stem(doubled)
+        folded = torch.nn.functional.relu6(
+            torch.nn.functional.conv2d(images, features.doubling, features.stem[0].bias, padding=1)
+        )
+        torch.testing.assert_close(folded[:, :, 1:-1, 1:-1], plain[:, :, 1:-1, 1:-1], rtol=1e-4, atol=1e-4)
+        assert [x.shape for x in features(images)] == [x.shape for x in features(doubled)]
+        torch.testing.assert_close(
+            features(images)[0][:, :, 8:-8, 8:-8], features(doubled)[0][:, :, 8:-8, 8:-8], rtol=1e-3, atol=1e-3
+        )
+    grown = images.clone().requires_grad_(True)
+    features(grown)[-1].sum().backward()
+    assert grown.grad.abs().min() >= 0 and grown.grad.abs().sum() > 0
