@@ -1,5 +1,6 @@
 """Where to compute, and in which precision."""
 
+import ctypes
 import os
 import shutil
 import sys
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from foodgen.core import distributed
 from foodgen.core.errors import ConfigError
+
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 
 
 def find_device(name: str) -> torch.device:
@@ -31,7 +34,22 @@ def find_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"exp.device: {name} cannot be used ({str(error).splitlines()[0]})") from None
+    if device.type == "cpu":
+        keep_freed_memory()
     return device
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what large tensors have freed: else each one's memory comes from the kernel anew, page by page.
+
+    It makes pointwise passes over large feature maps several times as fast on a CPU. Without glibc nothing is changed.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**26)):
+        mallopt(option, value)
 
 
 def has_bf16(device: torch.device) -> bool:

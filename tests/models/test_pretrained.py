@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from foodgen.core.registry import build
+from foodgen.models.pretrained import _Depthwise
 
 LITE = {"name": "efficientnet_lite", "resolution": 64}
 
@@ -64,3 +65,14 @@ def test_doubling_is_part_of_the_first_convolution():
     grown = images.clone().requires_grad_(True)
     features(grown)[-1].sum().backward()
     assert grown.grad.abs().min() >= 0 and grown.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(("size", "stride", "height"), [(3, 2, 9), (5, 2, 12), (3, 3, 11), (5, 2, 7)])
+def test_a_strided_depthwise_convolutions_gradient_is_torchs(size, stride, height):
+    x = torch.randn(2, 4, height, height + 1, dtype=torch.float64, requires_grad=True)
+    weight, bias = torch.randn(4, 1, size, size, dtype=torch.float64), torch.randn(4, dtype=torch.float64)
+    ours = _Depthwise.apply(x, weight, bias, (stride, stride))
+    theirs = torch.nn.functional.conv2d(x, weight, bias, stride, groups=4)
+    torch.testing.assert_close(ours, theirs)
+    push = torch.randn_like(ours)
+    torch.testing.assert_close(*(torch.autograd.grad(y, x, push)[0] for y in (ours, theirs)))
