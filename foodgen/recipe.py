@@ -17,7 +17,7 @@ from foodgen.core.settings import Config, ExportConfig, Prepare
 from foodgen.data import prepare as preparation
 from foodgen.data.loader import Loader
 from foodgen.engine.checkpoint import export as export_weights
-from foodgen.engine.checkpoint import read_average, read_meta, replace_text
+from foodgen.engine.checkpoint import partners_of, read_average, read_meta, read_partners, replace_text
 from foodgen.engine.run_folder import checkpoint_to_resume, describe_changes, find_checkpoint, run_folder
 from foodgen.engine.scaling import LossScaler
 from foodgen.engine.session import Session, load
@@ -52,7 +52,7 @@ def make_session(config: Config) -> Session:
     if config.train.initial_weights and not resumed:
         weights = Path(config.train.initial_weights)
         check_classes(read_meta(weights)["classes"], images.classes, weights)
-        load(model.model, read_average(weights), weights)
+        start_from(model, weights)
     trainer = make_trainer(config, model, images)
     goes_on = resumed is not None and resumed.resolve().parent == (folder / "checkpoints").resolve()
     run_id = str(read_meta(resumed)["run_id"]) if resumed and goes_on else uuid.uuid4().hex[:8]
@@ -95,7 +95,21 @@ def export(config: ExportConfig) -> list[Path]:
     name = "export" if length is None else f"export-{length:g}"
     target = Path(config.export.output_dir or run_folder(config) / name)
     average = read_average(source) if length is None else average_of(source, length)
-    return export_weights(source, target, int(config.export.shard_megabytes * 1e6), average)
+    partners = partners_of(source) if config.export.partners else None
+    return export_weights(source, target, int(config.export.shard_megabytes * 1e6), average, partners)
+
+
+def start_from(model: Model, weights: Path) -> None:
+    """Take the weights of a checkpoint or an exported folder, with the model's partners if they are there.
+
+    Raises CheckpointError if they do not fit.
+    """
+    load(model.model, read_average(weights), weights)
+    partners = read_partners(weights)
+    if partners and model.objective:
+        held = {name: tensor for name, tensor in model.objective.state_dict().items() if "features" in name.split(".")}
+        own = {f"model.{name}": tensor for name, tensor in model.model.state_dict().items()}
+        load(model.objective, held | own | partners, weights)
 
 
 def make_trainer(config: Config, model: Model, images: Any) -> Trainer:

