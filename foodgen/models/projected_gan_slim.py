@@ -20,8 +20,6 @@ from foodgen.layers.conditioning import ClassTable
 from foodgen.layers.fastgan import SkipExcitation, UpBlock, plain_convolution
 from foodgen.layers.style import normalised, planes
 
-LOGITS = 25  # of each head, about, so that all weigh the same: as many as 4x4 windows lie in a map of 8x8
-
 
 @models.add_to_registry(name="projected_gan_slim")
 class SlimFastGAN(Generator):
@@ -138,8 +136,7 @@ class SlimHead(nn.Module):
         x = self.last(self.layers(x))
         if self.label is not None:
             x = (x * self.label(labels, len(x))[:, :, None, None]).sum(dim=1) / x.shape[1] ** 0.5
-        x = x.flatten(1)  # (batch, places)
-        return x.repeat(1, max(1, round(LOGITS / x.shape[1])))  # (batch, logits)
+        return x.flatten(1)  # (batch, logits)
 
 
 @models.add_to_registry(name="projected_gan_slim_discriminator")
@@ -152,6 +149,7 @@ class SlimProjectedDiscriminator(nn.Module):
     width        channels of the finest mixed map; doubled with each coarser one
     pixel_width  channels of the pixels' head after its first halving; 0 for no such head
     label_width  of a label's vector
+    equal        whether all heads weigh the same, instead of as many logits as they have: the coarsest has one alone
     """
 
     def __init__(
@@ -163,8 +161,10 @@ class SlimProjectedDiscriminator(nn.Module):
         width: int = 64,
         pixel_width: int = 48,
         label_width: int = 64,
+        equal: bool = False,
     ) -> None:
         super().__init__()
+        self.equal = equal
         at_least_one(width=width, label_width=label_width)
         if not hasattr(features, "widths"):
             raise ValueError(f"features: a network with feature maps is wanted; {type(features).__name__} has none")
@@ -187,4 +187,7 @@ class SlimProjectedDiscriminator(nn.Module):
         logits = [head(x, labels) for head, x in zip(self.heads, maps, strict=True)]
         if self.pixels is not None:
             logits.append(self.pixels(images, labels))
+        if self.equal:
+            most = max(own.shape[1] for own in logits)
+            logits = [own.repeat(1, round(most / own.shape[1])) for own in logits]
         return torch.cat(logits, dim=1)

@@ -331,3 +331,18 @@ def test_the_slim_discriminators_pixel_head_sees_what_its_features_miss():
     assert not torch.equal(*blind)
     discriminator.pixels = None
     assert torch.equal(discriminator(images, labels), discriminator(images.flip(3), labels))
+
+
+def test_equal_heads_weigh_the_same():
+    _, discriminator = players("projected_gan_slim")
+    discriminator.eval()
+    labels, images = torch.arange(2), torch.randn(2, 3, 32, 32)
+    plain = discriminator(images, labels)
+    discriminator.equal = True
+    equal = discriminator(images, labels)
+    maps = discriminator.mixing(discriminator.features(images))
+    heads = [head(x, labels) for head, x in zip(discriminator.heads, maps, strict=True)]
+    means = torch.stack([own.mean(dim=1) for own in [*heads, discriminator.pixels(images, labels)]])
+    assert {own.shape[1] for own in heads} == {1, 25}
+    torch.testing.assert_close(equal.mean(dim=1), means.mean(dim=0))
+    assert plain.shape[1] == sum(own.shape[1] for own in heads) + 25
