@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed-$(shell cat requirements*.txt Makefile | cksum | cut -d' ' -f1)
 
-.PHONY: setup demo test lint reports
+.PHONY: setup demo test lint reports long-run
 
 setup: $(STAMP)
 
@@ -27,6 +27,16 @@ lint: setup
 
 test: lint
 	$(BIN)/python -m pytest
+
+# starts or resumes a training at the lowest priority, at the commit where it began, whatever is edited meanwhile
+RUN ?= gan
+LONG_CONFIG ?= configs/projected_gan_slim.yaml
+long-run: setup
+	test -d runs/$(RUN).tree || git worktree add --detach runs/$(RUN).tree
+	ln -sfn $(CURDIR)/data runs/$(RUN).tree/data
+	cd runs/$(RUN).tree && TORCHINDUCTOR_CACHE_DIR=$(CURDIR)/runs/inductor setsid nohup nice -n 19 $(CURDIR)/$(BIN)/python train.py \
+	  exp.config_path=$(LONG_CONFIG) exp.exp_dir=$(CURDIR)/runs exp.run=$(RUN) train.checkpoint_path=latest >> $(CURDIR)/runs/$(RUN).log 2>&1 &
+	@echo "the log is runs/$(RUN).log; kill -TERM stops it with a checkpoint"
 
 reports: setup
 	for report in configs/report/*.yaml; do $(BIN)/python report.py exp.config_path=$$report || exit 1; done
