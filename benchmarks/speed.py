@@ -1,0 +1,214 @@
+"""Speed beside its peers, on this machine: one table as Markdown, and the same as JSON.
+
+python3 -m benchmarks.speed TARGET.json [training] [gan] [inception] [loading]
+
+All subjects of a section take turns within each round, so that a machine that slows down slows them all. Given are images
+a second, the median of the rounds and their range. Wants data/food101 (prepare_data.py) and requirements-benchmarks.txt.
+"""
+
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+
+from foodgen.core import config as configuration
+from foodgen.core.devices import keep_freed_memory
+from foodgen.core.settings import Config
+from foodgen.data.folder import Folder
+from foodgen.data.loader import Loader
+from foodgen.data.packed import Packed
+from foodgen.metrics.fid import frechet_distance
+from foodgen.metrics.inception import InceptionFeatures
+from foodgen.metrics.spaces import features_of
+from foodgen.recipe import make_model, make_trainer
+
+ROUNDS, CPU = 5, torch.device("cpu")
+PHOTOS = Path("data/food101")
+Subject = tuple[int, Callable[[], Any]]  # images, and what handles them
+
+
+def ours(path: str, batch: int, *overrides: str) -> Subject:
+    """A training step of a configuration, from uint8 photos to moved weights."""
+    config = configuration.load([f"exp.config_path={path}", f"data.train_batch_size={batch}", *overrides], Config)
+    images = Packed(PHOTOS / "held_out", 64)
+    trainer = make_trainer(config, make_model(config, images.classes, CPU), images)
+    pixels, labels = images.batch(range(0, 20 * batch, 20))
+    return batch, lambda: trainer.step(1, pixels, labels)
+
+
+def peer(model: nn.Module, loss: Callable[[torch.Tensor], torch.Tensor], batch: int, precision: str) -> Subject:
+    """A training step as the peers' documentation has it: loss, clipping at 1, AdamW."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    pixels, _ = Packed(PHOTOS / "held_out", 64).batch(range(0, 20 * batch, 20))
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            value = loss(pixels.float() / 255)
+        value.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return batch, step
+
+
+def diffusers_unet(batch: int, precision: str) -> Subject:
+    """diffusers' tutorial on unconditional training, its network cut to 22 million weights."""
+    from diffusers import DDPMScheduler, UNet2DModel
+
+    down = ("DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D")
+    up = ("AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D")
+    widths = (96, 192, 192, 192)
+    model = UNet2DModel(64, 3, 3, block_out_channels=widths, down_block_types=down, up_block_types=up)
+    scheduler = DDPMScheduler(num_train_timesteps=1000)
+
+    def loss(photos: torch.Tensor) -> torch.Tensor:
+        clean = 2 * photos - 1
+        noise, times = torch.randn_like(clean), torch.randint(0, 1000, (len(clean),))
+        noisy = scheduler.add_noise(clean, noise, times)
+        return nn.functional.mse_loss(model(noisy, times, return_dict=False)[0], noise)
+
+    return peer(model, loss, batch, precision)
+
+
+def lucidrains_unet(batch: int, precision: str) -> Subject:
+    """denoising-diffusion-pytorch as its README has it, the network cut to 20 million weights."""
+    from denoising_diffusion_pytorch import GaussianDiffusion, Unet
+
+    diffusion = GaussianDiffusion(Unet(dim=48, dim_mults=(1, 2, 4, 8)), image_size=64, timesteps=1000)
+    return peer(diffusion, diffusion, batch, precision)
+
+
+def training(batch: int = 16) -> dict[str, Subject]:
+    """One step of a U-Net of about 22 million weights at 64x64."""
+    return {
+        "foodgen, edm.yaml, by default": ours("configs/edm.yaml", batch),
+        "foodgen, edm.yaml, fp32": ours("configs/edm.yaml", batch, "train.precision=fp32"),
+        "diffusers, by default (fp32)": diffusers_unet(batch, "fp32"),
+        "diffusers, bf16": diffusers_unet(batch, "bf16"),
+        "lucidrains, by default (fp32)": lucidrains_unet(batch, "fp32"),
+        "lucidrains, bf16": lucidrains_unet(batch, "bf16"),
+    }
+
+
+def gan(batch: int = 32) -> dict[str, Subject]:
+    """One step of both players, uncompiled."""
+    slim, plain = "configs/projected_gan_slim.yaml", "train.compile=false"
+    return {
+        "projected_gan_slim.yaml": ours(slim, batch, plain),
+        "its players generating for themselves": ours(slim, batch, plain, "objective.share_fakes=false"),
+        "it in fp32": ours(slim, batch, plain, "train.precision=fp32"),
+        "it in fp32, channels first": ours(slim, batch, plain, "train.precision=fp32", "train.channels_last=false"),
+        "projected_gan.yaml": ours("configs/projected_gan.yaml", batch),
+    }
+
+
+def inception(count: int = 404) -> dict[str, Subject]:
+    """Scoring `count` images against as many, from PNG files to the distance."""
+    folder = Path(tempfile.mkdtemp())
+    subprocess.run([sys.executable, "-c", FLATTEN, str(PHOTOS), str(folder), str(count)], check=True)
+    extract = InceptionFeatures(CPU)
+    sets = {name: Folder(folder / name, 64) for name in ("test", "held_out")}
+
+    def score(cache: Path) -> float:
+        kept = features_of(extract, sets["test"], 32, cache)
+        return frechet_distance(features_of(extract, sets["held_out"], 32), kept)
+
+    def cold() -> float:
+        with tempfile.TemporaryDirectory() as empty:
+            return score(Path(empty))
+
+    command = [sys.executable, "-m", "pytorch_fid", "--device", "cpu", "--num-workers", "0"]
+    flat = [str(folder / f"{name}-flat") for name in sets]
+    score(folder / "kept")
+    return {
+        "foodgen, cold": (2 * count, cold),
+        "foodgen, reference cached": (2 * count, lambda: score(folder / "kept")),
+        "python -m pytorch_fid": (
+            2 * count,
+            lambda: subprocess.run([*command, *flat], check=True, capture_output=True),
+        ),
+    }
+
+
+FLATTEN = """
+import sys
+from pathlib import Path
+from PIL import Image
+source, target, count = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+for name in ("test", "held_out"):
+    (target / f"{name}-flat").mkdir()
+    for number, path in enumerate(sorted((source / name).glob("*/*.jpg"))[:: 2020 // count][:count]):
+        (target / name / path.parent.name).mkdir(parents=True, exist_ok=True)
+        with Image.open(path) as image:
+            image.save(target / name / path.parent.name / f"{path.stem}.png")
+            image.save(target / f"{name}-flat" / f"{number}.png")
+"""
+
+
+def loading(batch: int = 256, batches: int = 8) -> dict[str, Subject]:
+    """Batches of uint8 photos in random order."""
+    from torch.utils.data import DataLoader
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms import PILToTensor
+
+    def endless(loader: Any) -> Iterator[Any]:
+        while True:
+            yield from loader
+
+    packed = Loader(Packed(PHOTOS / "train", 64), batch, 0, CPU).batches(0)
+    folder = ImageFolder(str(PHOTOS / "train"), PILToTensor())
+    torchs = endless(DataLoader(folder, batch, shuffle=True, num_workers=2, drop_last=True))
+    return {
+        "foodgen, packed": (batch * batches, lambda: [next(packed) for _ in range(batches)]),
+        "ImageFolder, DataLoader, 2 workers": (batch * batches, lambda: [next(torchs) for _ in range(batches)]),
+    }
+
+
+def measure(subjects: dict[str, Subject]) -> dict[str, list[float]]:
+    """Images a second in each round, after a first one that does not count."""
+    found: dict[str, list[float]] = {name: [] for name in subjects}
+    for number in range(ROUNDS + 1):
+        for name, (images, handle) in subjects.items():
+            began = time.perf_counter()
+            handle()
+            if number:
+                found[name].append(images / (time.perf_counter() - began))
+    return found
+
+
+def main(target: Path, sections: list[str]) -> None:
+    """Measure the sections, print their tables, write them all."""
+    known = {"training": training, "gan": gan, "inception": inception, "loading": loading}
+    wrong = [name for name in sections if name not in known]
+    if wrong:
+        sys.exit(f"{wrong[0]}: there is no such section; there are: {', '.join(known)}")
+    keep_freed_memory()
+    versions = {name: __import__(name).__version__ for name in ("torch", "torchvision", "diffusers")}
+    facts: dict[str, Any] = {"cpu": torch.backends.cpu.get_cpu_capability(), "cores": torch.get_num_threads()}
+    facts |= {"bf16": torch.cpu._is_avx512_bf16_supported(), "python": platform.python_version(), **versions}
+    print("machine: " + ", ".join(f"{name} {value}" for name, value in facts.items()))
+    results = {}
+    for section in sections or list(known):
+        results[section] = measure(known[section]())
+        print(f"\n| {section} | images a second | range |\n| --- | --- | --- |")
+        for name, rates in results[section].items():
+            print(f"| {name} | {median(rates):.1f} | {min(rates):.1f} to {max(rates):.1f} |", flush=True)
+        target.write_text(
+            json.dumps({"machine": facts, "rounds": ROUNDS, "images_per_second": results}, indent=1) + "\n"
+        )
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2 or not sys.argv[1].endswith(".json"):
+        sys.exit("usage: python3 -m benchmarks.speed TARGET.json [training] [gan] [inception] [loading]")
+    main(Path(sys.argv[1]), sys.argv[2:])
