@@ -2,8 +2,9 @@
 
 python3 -m benchmarks.speed TARGET.json [training] [gan] [inception] [loading]
 
-All subjects of a section take turns within each round, so that a machine that slows down slows them all. Given are images
-a second, the median of the rounds and their range. Wants data/food101 (prepare_data.py) and requirements-benchmarks.txt.
+All subjects of a section take turns within each round, so that a machine that slows down slows them all. Given are
+images a second, the median of the rounds and their range. Wants data/food101 (prepare_data.py) and, for one of the peers,
+requirements-benchmarks.txt.
 """
 
 import json
