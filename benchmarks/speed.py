@@ -2,9 +2,9 @@
 
 python3 -m benchmarks.speed TARGET.json [training] [gan] [inception] [loading]
 
-All subjects of a section take turns within each round, so that a machine that slows down slows them all. Given are
-images a second, the median of the rounds and their range. Wants data/food101 (prepare_data.py) and, for one of the peers,
-requirements-benchmarks.txt.
+All subjects of a section take turns within each round, so that a machine that slows down slows all of them alike.
+Given are images a second, the median of the rounds and their range. Wants data/food101 (prepare_data.py) and, for one
+of the peers, requirements-benchmarks.txt.
 """
 
 import json
@@ -166,7 +166,7 @@ def loading(batch: int = 256, batches: int = 8) -> dict[str, Subject]:
         while True:
             yield from loader
 
-    packed = Loader(Packed(PHOTOS / "train", 64), batch, 0, CPU).batches(0)
+    packed = Loader(Packed(PHOTOS / "train", 64), batch, 0, CPU, workers=0, keep_on_device=False).batches(0)
     folder = ImageFolder(str(PHOTOS / "train"), PILToTensor())
     torchs = endless(DataLoader(folder, batch, shuffle=True, num_workers=2, drop_last=True))
     return {
@@ -204,8 +204,9 @@ def main(target: Path, sections: list[str]) -> None:
         print(f"\n| {section} | images a second | range |\n| --- | --- | --- |")
         for name, rates in results[section].items():
             print(f"| {name} | {median(rates):.1f} | {min(rates):.1f} to {max(rates):.1f} |", flush=True)
+        kept = json.loads(target.read_text())["images_per_second"] if target.is_file() else {}
         target.write_text(
-            json.dumps({"machine": facts, "rounds": ROUNDS, "images_per_second": results}, indent=1) + "\n"
+            json.dumps({"machine": facts, "rounds": ROUNDS, "images_per_second": kept | results}, indent=1) + "\n"
         )
 
 
