@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-RUN = Path("runs/demo")
+RUN, SHIPPED, FOOD = Path("runs/demo"), Path("checkpoints/gan"), Path("runs/demo_food")
 CONFIG = "exp.config_path=configs/demo.yaml"
 
 
@@ -19,5 +19,8 @@ def call(script: str, *arguments: str) -> None:
 if __name__ == "__main__":
     call("train.py", CONFIG, "train.checkpoint_path=latest")
     call("inference.py", CONFIG, "train.checkpoint_path=latest", "inference.overwrite=true")
+    food = [f"exp.config_path={SHIPPED / 'inference.yaml'}", "inference.count=101", "inference.metrics=[]"]
+    call("inference.py", *food, f"inference.output_dir={FOOD}", "inference.overwrite=true")
     print(f"\npictures by class: {RUN / 'grid.png'}\nnumbers: {RUN / 'metrics.json'}, {RUN / 'metrics.jsonl'}")
+    print(f"food, a picture of each class by the model in {SHIPPED}: {FOOD / 'grid.png'}")
     print("run it again to train further")

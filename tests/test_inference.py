@@ -10,9 +10,10 @@ import export
 import inference
 import train
 from foodgen.core.errors import CheckpointError, ConfigError, UserError
-from foodgen.engine.checkpoint import read_average
+from foodgen.engine.checkpoint import read_average, read_meta
 from foodgen.engine.evaluator import check_shares, matching_labels
 from foodgen.metrics.fid import frechet_distance
+from tests.conftest import ROOT
 from tests.runs import Colours, last, pixels, run_of, score_by_colours
 
 
@@ -131,3 +132,24 @@ def test_unequal_shares_are_refused_before_drawing(tiny, monkeypatch):
         ConfigError, match=r"inference\.count: class cookies would have 5 of 33 .* 4 of 32 .*inference\.count=32"
     ):
         inference.main(wrong)
+
+
+def test_the_shipped_model_draws_food(tmp_path):
+    """From the repository alone, in seconds; the same seed gives the same pictures."""
+    shipped = ROOT / "checkpoints" / "gan"
+    names = read_meta(shipped)["classes"]
+    assert len(names) == 101
+    assert sum(path.stat().st_size for path in shipped.glob("*.safetensors")) < 40e6
+    pictures = []
+    for name in ("a", "b"):
+        few = ["inference.classes=[guacamole,sushi]", "inference.count=8", "inference.metrics=[]", "exp.device=cpu"]
+        inference.main(
+            [f"exp.config_path={shipped / 'inference.yaml'}", *few, f"inference.output_dir={tmp_path / name}"]
+        )
+        files = sorted((tmp_path / name / "images").glob("*/*.png"))
+        pictures.append(torch.stack([pixels(path) for path in files]).float())
+    assert [path.parent.name for path in files] == ["guacamole"] * 4 + ["sushi"] * 4
+    assert torch.equal(*pictures)
+    green = pictures[0][:, 1].mean(dim=(1, 2)) - pictures[0][:, 0].mean(dim=(1, 2))
+    assert green[:4].mean() > green[4:].mean() + 5  # guacamole is greener than sushi
+    assert (pictures[0][0] - pictures[0][1]).abs().mean() > 10  # and no two are alike
