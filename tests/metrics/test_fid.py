@@ -91,6 +91,22 @@ def test_reproduces_pytorch_fids_command_line(photos, tmp_path):
     assert frechet_distance(*sets) == pytest.approx(theirs, rel=1e-5, abs=1e-3)
 
 
+@pytest.mark.long
+def test_folded_features_are_pytorch_fids_and_bf16_moves_the_distance_little(photos, tmp_path):
+    plain = inception.load_network().eval()
+    images = [Folder(photos / name, 64) for name in ("one", "two")]
+    with torch.no_grad():
+        expected = plain(images[0].batch(range(4))[0].float() / 255)[0].flatten(1)
+    distances = {}
+    for precision in ("fp32", "bf16"):
+        extract = InceptionFeatures(torch.device("cpu"), precision=precision)
+        found = extract(images[0].batch(range(4))[0])
+        torch.testing.assert_close(found, expected, atol=1e-3 if precision == "fp32" else 0.2, rtol=0)
+        distances[precision] = frechet_distance(*(features_of(extract, each, 8, tmp_path) for each in images))
+    assert len(list(tmp_path.glob("*.npy"))) == 4  # bf16's features are not taken for fp32's
+    assert distances["bf16"] == pytest.approx(distances["fp32"], rel=0.02)
+
+
 def test_features_are_kept_by_content(photos, tmp_path, monkeypatch):
     calls = []
 
