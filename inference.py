@@ -3,21 +3,21 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from foodgen import evaluation
+from foodgen.builders.inference import make_inference, make_sweep
 from foodgen.core import command_line, config, distributed
 from foodgen.core.settings import Config
 
 
 def told(name: str, found: Mapping[str, Any]) -> str:
-    """A score with its spread over seeds, and its floor."""
+    """A score with its diversity over seeds, and its real_baseline."""
     line = f"{name}: {found[name]:.3f}"
     if "by_seed" in found:
         line += f" +- {found['deviation'][name]:.3f} over {len(found['by_seed'][name])} seeds"
     if name.rpartition("/")[0] in found.get("trained_against", []):
         line += " (of features that its training used: they flatter)"
-    if name in found.get("floor", {}):
-        draws = found["floor_by_draw"][name]
-        real = f"{found['floor'][name]:.3f}" if len(draws) == 1 else f"{min(draws):.3f} to {max(draws):.3f}"
+    if name in found.get("real_baseline", {}):
+        draws = found["real_baseline_by_subset"][name]
+        real = f"{found['real_baseline'][name]:.3f}" if len(draws) == 1 else f"{min(draws):.3f} to {max(draws):.3f}"
         line += f"  (real training images, {len(draws)} draws of as many: {real})"
     return line
 
@@ -26,12 +26,12 @@ def main(arguments: Sequence[str]) -> None:
     """Draw and score, or sweep, and say where everything is."""
     settings = config.load(arguments, Config)
     if settings.inference.sweep:
-        sweep = evaluation.make_sweep(settings)
+        sweep = make_sweep(settings)
         best = sweep.best(sweep.run())
         if distributed.is_main():
             print(f"best: {best['point']}; rows, grids and figures are in {sweep.folder}")
         return
-    inference = evaluation.make_inference(settings)
+    inference = make_inference(settings)
     found = inference.run()
     if distributed.is_main():
         for name in inference.scored:

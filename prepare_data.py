@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from foodgen import recipe
+from foodgen.builders.training import prepare
 from foodgen.core import command_line, config
 from foodgen.core.settings import Prepare
 
@@ -10,7 +10,7 @@ from foodgen.core.settings import Prepare
 def main(arguments: Sequence[str]) -> None:
     """Prepare, and say what came out."""
     settings = config.load(arguments, Prepare)
-    manifest = recipe.prepare(settings)
+    manifest = prepare(settings)
     for drop in manifest["dropped"]:
         print(f"dropped {drop['photo']}: {drop['reason']}")
     counts = ", ".join(f"{split} {count}" for split, count in manifest["counts"].items())

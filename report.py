@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
+from foodgen.builders.training import make_model, make_trainer
 from foodgen.core import command_line
 from foodgen.core import config as configuration
 from foodgen.core.errors import ConfigError, DataError
+from foodgen.core.files import atomic, write_text
 from foodgen.core.registry import build, suggestion
 from foodgen.core.settings import Config, Report
-from foodgen.engine.checkpoint import replace_text
-from foodgen.recipe import make_model, make_trainer
 from foodgen.reporting.sizes import Size, multiply_adds, weights
 from foodgen.reporting.tables import replaced
 
@@ -26,9 +26,9 @@ def measure(path: str, class_count: int) -> Mapping[str, Any]:
     made = make_model(config, [f"class {number}" for number in range(class_count)], torch.device("cpu"))
     objective = made.objective
     assert objective is not None
-    trained = {player: weights(getattr(objective, player), trained=True) for player in config.optimizers}
+    trained = {name: weights(getattr(objective, name), trained=True) for name in config.optimizers}
     frozen = weights(objective, trained=False)
-    drawing = multiply_adds(lambda: made.drawer(made.model.eval(), [0], seed=0))
+    drawing = multiply_adds(lambda: made.sampling(made.model.eval(), [0], seed=0))
     objective.train().to("meta")  # shapes alone tell the cost
     trainer = make_trainer(config, made, images=None)
     photos = torch.zeros(COSTED, 3, *[config.data.image_size] * 2, dtype=torch.uint8, device="meta")
@@ -54,9 +54,8 @@ def main(arguments: Sequence[str]) -> None:
     data.mkdir(parents=True, exist_ok=True)
     for name, gather in made["gather"].items():
         if name in asked or not (data / name).exists():
-            partial = data / f".{name}.partial"
-            gather(partial)
-            partial.replace(data / name)
+            with atomic(data / name) as temporary:
+                gather(temporary)
             print(f"gathered {data / name}")
     for name, draw in made["figures"].items():
         draw(data, folder / "figures" / name)
@@ -72,7 +71,7 @@ def _write_tables(path: Path, tables: Mapping[str, str]) -> None:
         raise DataError(f"{path}: cannot be read ({error.strerror}); it holds the places of the tables") from None
     for mark, table in tables.items():
         text = replaced(text, mark, table)
-    replace_text(path, text)
+    write_text(path, text)
     print(f"wrote {len(tables)} tables into {path}")
 
 

@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 
-from foodgen import recipe
+from foodgen.builders.training import make_session
 from foodgen.core import command_line, config
 from foodgen.core.settings import Config
-from foodgen.engine import run_folder
+from foodgen.training import run_folder
 
 
 def main(arguments: Sequence[str]) -> int:
     """Train until the end, a time budget or a signal; the exit status."""
     settings = config.load(arguments, Config)
     with run_folder.locked(settings):
-        return recipe.make_session(settings).run()
+        return make_session(settings).run()
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import torch
 
-from foodgen.assembly import load_trained
+from foodgen.builders.models import load_trained
 from foodgen.core.randomness import alone, normal_like
 from foodgen.data.codecs import RGB
 from foodgen.data.folder import Folder
-from foodgen.metrics.measures import BitsPerDimension
+from foodgen.metrics.of_models import BitsPerDimension
 
 LEVELS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 BATCH, EVERY = 101, 2  # images at a time; every second one is looked at
@@ -33,10 +33,10 @@ def measure(run: str, images: Folder) -> dict[str, object]:
         pixels, labels = images.batch(range(EVERY * start, min(EVERY * (start + BATCH), len(images)), EVERY))
         clean = RGB(images.image_size).encode(pixels)
         with alone(0, start):  # the same noise for every run
-            bits.append(BitsPerDimension(looks=4)(model, clean, labels))
+            bits.append(BitsPerDimension(terms=4)(model, clean, labels))
             for level in LEVELS:
-                t = model.process.time_at(torch.full((len(clean),), level))
-                guess = model(model.process.mix(clean, normal_like(clean), t), t, labels).clean
+                t = model.process.sigma_to_t(torch.full((len(clean),), level))
+                guess = model(model.process.q_sample(clean, normal_like(clean), t), t, labels).denoised
                 errors[level].append(((guess - clean) ** 2).flatten(1).mean(dim=1))
     each = torch.cat(bits)
     return {

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from foodgen.builders.training import make_model, make_trainer
 from foodgen.core import config as configuration
 from foodgen.core.devices import keep_freed_memory
 from foodgen.core.settings import Config
@@ -30,7 +31,6 @@ from foodgen.data.packed import Packed
 from foodgen.metrics.fid import frechet_distance
 from foodgen.metrics.inception import InceptionFeatures
 from foodgen.metrics.spaces import features_of
-from foodgen.recipe import make_model, make_trainer
 
 ROUNDS, CPU = 5, torch.device("cpu")
 PHOTOS = Path("data/food101")
@@ -188,7 +188,7 @@ def measure(subjects: dict[str, Subject]) -> dict[str, list[float]]:
 
 
 def main(target: Path, sections: list[str]) -> None:
-    """Measure the sections, print their tables, write them all."""
+    """ModelMetric the sections, print their tables, write them all."""
     known = {"training": training, "gan": gan, "inception": inception, "loading": loading}
     wrong = [name for name in sections if name not in known]
     if wrong:

@@ -5,7 +5,8 @@ import hashlib
 import torch
 
 from foodgen.core.registry import import_parts, spaces
-from foodgen.engine.checkpoint import Checkpoints
+from foodgen.core.types import FeatureSpace
+from foodgen.training.checkpoint import Checkpoints
 
 
 def digest(folder):
@@ -23,7 +24,7 @@ def last(tmp_path, name="tiny"):
     return Checkpoints(run_of(tmp_path, name) / "checkpoints", 2).newest()
 
 
-class Colours:
+class Colours(FeatureSpace):
     """A quick stand-in for Inception: mean colours of the quarters of an image."""
 
     identity, width = "colours", 12

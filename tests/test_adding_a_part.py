@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from foodgen.engine.tracker import read_rows
+from foodgen.core.files import read_jsonl
 from tests.conftest import ROOT
 
 NETWORK = '''
@@ -42,5 +42,5 @@ def test_one_file_and_one_yaml(tmp_path, dishes, script):
     options = [f"exp.config_path={place / 'lonely.yaml'}", f"exp.exp_dir={tmp_path / 'runs'}"]
     options += [f"data.input_train_dir={dishes / 'train'}", f"data.input_val_dir={dishes / 'test'}"]
     script(place / "train.py", *options, check=True)
-    assert read_rows(tmp_path / "runs" / "lonely" / "metrics.jsonl")[-1]["step"] == 12
+    assert read_jsonl(tmp_path / "runs" / "lonely" / "metrics.jsonl")[-1]["step"] == 12
     script(place / "inference.py", *options, "train.checkpoint_path=latest", check=True)

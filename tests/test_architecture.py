@@ -11,17 +11,15 @@ import foodgen
 
 ROOT = Path(foodgen.__file__).parent
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path.name != "__init__.py")
-LEAVES = {"diffusion", "objectives", "samplers", "data", "metrics", "reporting", "engine"}
+LEAVES = {"diffusion", "objectives", "samplers", "data", "metrics", "reporting", "evaluation"}
 ALLOWED = {leaf: {leaf, "core"} for leaf in LEAVES} | {
     "core": {"core"},
-    "layers": {"layers"},
+    "layers": {"layers", "core"},
     "models": {"layers", "core"},
-    "assembly.py": {*LEAVES, "core"},
-    "judgement.py": {*LEAVES, "core", "assembly"},
-    "recipe.py": {*LEAVES, "core", "assembly", "judgement"},
-    "evaluation.py": {*LEAVES, "core", "assembly", "judgement"},
+    "training": {"training", "evaluation", "core"},
+    "builders": {*LEAVES, "training", "core", "builders"},
 }
-SCRIPTS = {"core", "recipe", "evaluation", "engine", "reporting"}
+SCRIPTS = {"core", "builders", "training", "reporting"}
 
 
 def imported(path):
@@ -75,18 +73,18 @@ def lines_of(path, name):
 
 
 def test_the_loop_and_the_samplers_stay_short():
-    trainer = ROOT / "engine" / "trainer.py"
-    assert sum(lines_of(trainer, name) for name in ("train", "step", "move")) < 80
-    walk = ROOT / "samplers" / "walk.py"
-    base = sum(lines_of(walk, name) for name in ("__call__", "look"))
+    trainer = ROOT / "training" / "trainer.py"
+    assert sum(lines_of(trainer, name) for name in ("train", "step", "optimize")) < 80
+    sampler = ROOT / "samplers" / "sampler.py"
+    base = sum(lines_of(sampler, name) for name in ("__call__", "denoise"))
     for path, name in (("deterministic", "Euler"), ("deterministic", "Heun"), ("ancestral", "Ancestral")):
         assert lines_of(ROOT / "samplers" / f"{path}.py", name) + base < 60
         assert lines_of(ROOT / "samplers" / f"{path}.py", name) < 35
     assert lines_of(ROOT / "samplers" / "dpm_solver.py", "DPMSolver") < 35
 
 
-def test_engine_never_asks_for_the_kind_of_model():
+def test_training_and_evaluation_never_ask_for_the_kind_of_model():
     words = {"diffusion", "gan", "GAN", "denoiser", "Denoiser", "discriminator", "Discriminator", "generator"}
-    for path in (ROOT / "engine").glob("*.py"):
+    for path in [*(ROOT / "training").glob("*.py"), *(ROOT / "evaluation").glob("*.py")]:
         names = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
         assert not names & words, path.name

@@ -10,21 +10,21 @@ import time
 
 import pytest
 
-from foodgen.engine.checkpoint import Checkpoints
-from foodgen.engine.tracker import read_rows
+from foodgen.core.files import read_jsonl
+from foodgen.training.checkpoint import Checkpoints
 from tests.conftest import ROOT
-from tests.engine.test_tracking import wandb_rows
+from tests.training.test_tracking import wandb_rows
 
 # Runs train.py with something done at the end of a step: argv is the step, the deed, then train.py's own.
 DRIVER = """
 import os, signal, sys, time
 from foodgen.core import command_line
-from foodgen.engine.evaluator import Drawer
-from foodgen.engine.trainer import Trainer
+from foodgen.evaluation.sampling import SamplingLoop
+from foodgen.training.trainer import Trainer
 import train
 step, deed = int(sys.argv[1]), sys.argv[2]
 sys.argv[1:] = sys.argv[3:]
-original, draw = Trainer.step, Drawer.__call__
+original, draw = Trainer.step, SamplingLoop.__call__
 def watched(self, number, *batch):
     measured = original(self, number, *batch)
     if number == step and deed == "kill": os.kill(os.getpid(), signal.SIGKILL)
@@ -37,7 +37,7 @@ def watched(self, number, *batch):
 def slow(self, *arguments):
     if deed == "slow drawing": print("drawing", flush=True); time.sleep(60)
     return draw(self, *arguments)
-Trainer.step, Drawer.__call__ = watched, slow
+Trainer.step, SamplingLoop.__call__ = watched, slow
 command_line.run(train.main)
 """
 
@@ -74,7 +74,7 @@ def test_killed_and_resumed_is_undisturbed(deed, status, workers, tiny, tmp_path
     assert newest.name == ("step-00000005" if deed == "kill" else "step-00000008")
     script("train.py", *options, f"data.workers={2 - workers}", check=True)
     assert digest(tmp_path / "runs" / "cut") == whole
-    rows = read_rows(tmp_path / "runs" / "cut" / "metrics.jsonl")
+    rows = read_jsonl(tmp_path / "runs" / "cut" / "metrics.jsonl")
     assert [row["step"] for row in rows] == [2, 4, 6, 8, 10, 12]
 
 
@@ -153,7 +153,7 @@ def test_a_stopped_run_has_all_its_rows_in_wandb(tiny, tmp_path, script):
     assert [row["step"] for row in rows if "model/loss" in row] == list(range(1, 13))
     assert any("grid/path" in row for row in rows)
     assert len({path.name.split("-")[3] for path in run.glob("wandb/offline-run-*")}) == 1
-    local = read_rows(run / "metrics.jsonl")
+    local = read_jsonl(run / "metrics.jsonl")
     assert [row["model/loss"] for row in local] == [row["model/loss"] for row in rows if "model/loss" in row]
 
 

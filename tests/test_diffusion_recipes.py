@@ -10,9 +10,9 @@ import inference
 import train
 from foodgen.core import config
 from foodgen.core.errors import CheckpointError, ConfigError
+from foodgen.core.files import read_jsonl
 from foodgen.core.settings import Config
-from foodgen.engine.checkpoint import read_average
-from foodgen.engine.tracker import read_rows
+from foodgen.training.checkpoint import read_average
 from tests.conftest import ROOT
 from tests.runs import digest, last, run_of, score_by_colours
 from tests.test_recipes import stop_at
@@ -48,7 +48,7 @@ def compare(small, tmp_path, monkeypatch, name, *options):
         train.main([*arguments, "exp.run=parts"])
     train.main([*arguments, "exp.run=parts", "train.checkpoint_path=latest"])
     assert digest(last(tmp_path, "parts")) == digest(last(tmp_path, "whole"))
-    rows = [read_rows(run_of(tmp_path, run) / "metrics.jsonl") for run in ("whole", "parts")]
+    rows = [read_jsonl(run_of(tmp_path, run) / "metrics.jsonl") for run in ("whole", "parts")]
     timing = ("minutes", "images_per_second")
     assert [{k: v for k, v in row.items() if k not in timing} for row in rows[0]] == [
         {k: v for k, v in row.items() if k not in timing} for row in rows[1]
@@ -73,8 +73,8 @@ def test_trains_resumes_to_the_bit_and_is_scored(name, small, tmp_path, monkeypa
 
 @pytest.mark.long
 def test_the_autoencoder_is_judged_by_what_it_restores(small, tmp_path, monkeypatch):
-    rows, found = compare(small, tmp_path, monkeypatch, "vae", "objective.adversary_from=2")
-    assert {"model/adversary", "model/divergence", "discriminator/real_logit"} <= rows[-2].keys()
+    rows, found = compare(small, tmp_path, monkeypatch, "vae", "objective.discriminator_start=2")
+    assert {"model/adversarial", "model/kl", "discriminator/real_logit"} <= rows[-2].keys()
     assert rows[-1]["val/psnr"] == pytest.approx(found["psnr"])
     assert found["psnr"] > 3
 
@@ -152,7 +152,7 @@ def test_alignment_trains_with_the_real_teacher(small, tmp_path):
     net = "{name: hybrid, widths: [8], blocks: 1, width: 16, depth: 2, heads: 2}"
     options = ["data.image_size=32", "objective.features.resolution=64", "train.val_count=0", "sampler.steps=2"]
     train.main(small("hybrid_aligned", f"objective.model.network={net}", "exp.use_wandb=false", *options))
-    assert 0 < read_rows(run_of(tmp_path) / "metrics.jsonl")[0]["model/misalignment"] < 2
+    assert 0 < read_jsonl(run_of(tmp_path) / "metrics.jsonl")[0]["model/misalignment"] < 2
 
 
 @pytest.mark.parametrize(
@@ -160,14 +160,18 @@ def test_alignment_trains_with_the_real_teacher(small, tmp_path):
     [
         ("small/latent", ["codec.path=nowhere"], "nowhere: there is no such checkpoint"),
         ("small/adm_guided", ["guidance.classifier=nowhere"], "nowhere: there is no such checkpoint"),
-        ("small/edm", ["train.val_metrics=[accuracy]"], "accuracy: a classifier is wanted; Denoiser is none"),
+        ("small/edm", ["train.val_metrics=[accuracy]"], "accuracy: takes a classifier; PreconditionedDenoiser is none"),
         (
             "small/adm_classifier",
             ["train.val_metrics=[accuracy,fid]", "train.val_count=16"],
-            "none draws no images, and fid",
+            "none generates no images, which fid",
         ),
-        ("small/edm", ["sampler={name: reconstruction}"], "reconstruction wants an autoencoder; Denoiser is none"),
-        ("small/vae", ["sampler={name: heun}"], "Heun walks with a denoiser; for Autoencoder use one_shot"),
+        (
+            "small/edm",
+            ["sampler={name: reconstruction}"],
+            "takes an autoencoder; PreconditionedDenoiser is none",
+        ),
+        ("small/vae", ["sampler={name: heun}"], "Heun samples from a denoiser; for KLAutoencoder use one_shot"),
         ("small/iddpm", ["objective.model.process={name: edm}"], r"model\.process: .*ddpm"),
         ("small/edm", ["guidance={name: together, guidances: [1]}"], r"guidance\.guidances: parts are wanted"),
     ],
@@ -218,7 +222,7 @@ def test_compiled_networks_train_the_same(name, small, tmp_path, monkeypatch):
     path = name if name == "hybrid_aligned" else f"small/{name}"
     train.main(small(path, *options, "exp.run=fast", "train.compile=true"))
     train.main(small(path, *options, "exp.run=plain"))
-    rows = [read_rows(run_of(tmp_path, run) / "metrics.jsonl") for run in ("fast", "plain")]
+    rows = [read_jsonl(run_of(tmp_path, run) / "metrics.jsonl") for run in ("fast", "plain")]
     for fast, plain in zip(*rows, strict=True):
         assert fast.keys() - {"images_per_second"} == plain.keys() - {"images_per_second"}
         assert fast["model/loss"] == pytest.approx(plain["model/loss"], rel=1e-3)

@@ -8,19 +8,19 @@ import sys
 import pytest
 import torch
 
-from foodgen.engine.checkpoint import Checkpoints, read
-from foodgen.engine.tracker import read_rows
+from foodgen.core.files import read_jsonl
+from foodgen.training.checkpoint import Checkpoints, read
 from tests.conftest import ROOT
 
-# train.py, with every turn's gradients averaged by hand when asked to, as double backward wants it.
+# train.py, with every phase's gradients averaged by hand when asked to, as double backward wants it.
 DRIVER = """
 import dataclasses, sys
 from foodgen.core import command_line
 from foodgen.objectives.denoising import Denoising
 import train
 if sys.argv.pop(1) == "plain":
-    original = Denoising.turns
-    Denoising.turns = lambda self, step: [dataclasses.replace(t, double_backward=True) for t in original(self, step)]
+    original = Denoising.phases
+    Denoising.phases = lambda self, step: [dataclasses.replace(t, double_backward=True) for t in original(self, step)]
 command_line.run(train.main)
 """
 
@@ -33,12 +33,12 @@ def newest(tmp_path, name):
 @pytest.mark.parametrize("way", ["ddp", "plain"])
 @pytest.mark.parametrize("accumulate", [1, 5])
 def test_two_processes_train_as_one(way, accumulate, tiny, tmp_path, script):
-    options = [*tiny, "objective.model.network.dropout=0", "train.val_step=6", "train.clip=1.0"]
+    options = [*tiny, "objective.model.network.dropout=0", "train.val_step=6", "train.grad_clip=1.0"]
     script("train.py", *options, "exp.run=one", check=True)
     (tmp_path / "driver.py").write_text(DRIVER)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
-        [*command, str(tmp_path / "driver.py"), way, *options, "exp.run=two", f"train.accumulate={accumulate}"],
+        [*command, str(tmp_path / "driver.py"), way, *options, "exp.run=two", f"train.grad_accumulation={accumulate}"],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -47,7 +47,7 @@ def test_two_processes_train_as_one(way, accumulate, tiny, tmp_path, script):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = newest(tmp_path, "one"), newest(tmp_path, "two")
-    rows = [read_rows(tmp_path / "runs" / name / "metrics.jsonl") for name in ("one", "two")]
+    rows = [read_jsonl(tmp_path / "runs" / name / "metrics.jsonl") for name in ("one", "two")]
     assert [row["step"] for row in rows[1]] == [row["step"] for row in rows[0]]
     assert len(list((tmp_path / "runs" / "two" / "grids").iterdir())) == 2
     if accumulate == 1:  # pieces draw their noise one after the other, so only whole shares compare
@@ -60,8 +60,8 @@ GAN = """
 objective:
   name: adversarial
   loss: {name: relativistic}
-  disturbance: {name: adaptive, interval: 2, ramp: 100, target: -1.0}
-  penalties: {r1: {name: r1, weight: 0.1, every: 2}, r2: {name: r2, weight: 0.1, every: 2}}
+  augmentation: {name: ada, interval: 2, ramp: 100, target: -1.0}
+  penalties: {r1: {name: r1, weight: 0.1, interval: 2}, r2: {name: r2, weight: 0.1, interval: 2}}
   model: {name: r3gan, widths: [16, 8, 8], blocks: 1, group: 8}
   discriminator: {name: r3gan_discriminator, widths: [16, 8, 8], blocks: 1, group: 8}
 optimizers:
@@ -83,7 +83,7 @@ def test_two_processes_train_a_gan_as_one(tiny, tmp_path, script):
     one, two = newest(tmp_path, "one"), newest(tmp_path, "two")
     for name, tensor in one.weights.items():  # first moments of 0.9 and a rate of 0.0002 keep rounding small
         torch.testing.assert_close(two.weights[name], tensor, rtol=1e-3, atol=5e-5)
-    assert one.weights["disturbance.probability"] == two.weights["disturbance.probability"] > 0
+    assert one.weights["augmentation.probability"] == two.weights["augmentation.probability"] > 0
 
 
 @pytest.mark.long
@@ -106,10 +106,10 @@ def test_two_processes_score_and_sweep_as_one(tiny, tmp_path, script):
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "inference.py"]
     for name, command in (("one", ["inference.py"]), ("two", torchrun)):
         script(*command, *drawn, f"inference.output_dir={tmp_path / name}", check=True)
-        rows.append(read_rows(tmp_path / name / "sweep.jsonl"))
+        rows.append(read_jsonl(tmp_path / name / "sweep.jsonl"))
     assert len(rows[0]) == len(rows[1]) == 2
     for one, two in zip(*rows, strict=True):
         assert one["evaluations"] == two["evaluations"] > 0
         for key in ("pixels/fid", "pixels/fid_to_training", "pixels/recall"):
             assert one[key] == pytest.approx(two[key], rel=1e-3), key
-        assert one["floor"] == pytest.approx(two["floor"], rel=1e-6)
+        assert one["real_baseline"] == pytest.approx(two["real_baseline"], rel=1e-6)

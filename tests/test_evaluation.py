@@ -1,4 +1,4 @@
-"""Scoring as a user does it: seeds, floors, folders of images, other averages, sweeps that resume, exhibits."""
+"""Scoring as a user does it: seeds, baselines, folders of images, other averages, sweeps, visualisations."""
 
 import json
 import shutil
@@ -10,19 +10,19 @@ from PIL import Image
 
 import inference
 import train
+from foodgen.builders.pipeline import weights_of
+from foodgen.builders.scoring import spaces_trained_against
 from foodgen.core import config
 from foodgen.core.errors import CheckpointError, ConfigError, UserError
 from foodgen.core.randomness import Noise
 from foodgen.core.settings import Config
 from foodgen.data.folder import Folder
-from foodgen.engine.checkpoint import read_average
-from foodgen.engine.exhibits import COLUMNS, Between
-from foodgen.engine.inference import Inference
-from foodgen.engine.scoring import disjoint_draws
-from foodgen.engine.sweep import nested, points_of
-from foodgen.evaluation import weights_of
-from foodgen.judgement import spaces_trained_against
+from foodgen.evaluation.inference import Inference
+from foodgen.evaluation.scoring import disjoint_subsets
+from foodgen.evaluation.sweep import nested, points_of
+from foodgen.evaluation.visualisations import COLUMNS, InterpolatedNoise
 from foodgen.metrics.fid import frechet_distance
+from foodgen.training.checkpoint import read_average
 from tests.runs import Colours, last, run_of, score_by_colours
 
 
@@ -55,11 +55,11 @@ def test_seeds_give_a_mean_and_a_spread(trained, tmp_path, capsys):
 
 
 def test_the_floor_is_what_real_training_images_score(trained, tmp_path, dishes):
-    inference.main([*trained, "inference.floor_draws=3"])
-    floor = metrics_of(run_of(tmp_path))["floor_by_draw"]["fid"]
-    assert len(floor) == 3
+    inference.main([*trained, "inference.baseline_draws=3"])
+    real_baseline = metrics_of(run_of(tmp_path))["real_baseline_by_subset"]["fid"]
+    assert len(real_baseline) == 3
     images = Folder(dishes / "train", 16)
-    draws = disjoint_draws(images, [label for label in range(8) for _ in range(4)], 5)
+    draws = disjoint_subsets(images, [label for label in range(8) for _ in range(4)], 5)
     assert len(draws) == 3  # of 12 images a class no more than three times 4
     assert len({index for draw in draws for index in draw}) == 96
     for number, draw in enumerate(draws):
@@ -68,8 +68,8 @@ def test_the_floor_is_what_real_training_images_score(trained, tmp_path, dishes)
             source = images.listing.folder / images.listing.files[index]
             (as_images / source.parent.name).mkdir(parents=True, exist_ok=True)
             shutil.copy(source, as_images / source.parent.name)
-        inference.main([*trained, f"inference.images={as_images}", "inference.floor_draws=0"])
-        assert metrics_of(tmp_path / f"draw-{number}.scores")["fid"] == pytest.approx(floor[number], rel=1e-4)
+        inference.main([*trained, f"inference.images={as_images}", "inference.baseline_draws=0"])
+        assert metrics_of(tmp_path / f"draw-{number}.scores")["fid"] == pytest.approx(real_baseline[number], rel=1e-4)
         assert metrics_of(tmp_path / f"draw-{number}.scores")["image_format"] == "jpg"
 
 
@@ -94,13 +94,13 @@ def test_other_spaces_and_the_nearest_training_images(trained, tmp_path, dishes)
         [
             "exp.config_path=configs/classifier.yaml",
             *classifier,
-            *["exp.run=judge", "exp.use_wandb=false", "data.image_size=16", "train.steps=20"],
+            *["exp.run=spec", "exp.use_wandb=false", "data.image_size=16", "train.steps=20"],
             *["data.train_batch_size=16", "exp.device=cpu"],
             *["objective.model.widths=[8,16]", "objective.model.blocks=1", "train.val_step=20"],
         ]
     )
     wanted = "[fid,pixels/memorisation,classifier/kid,classifier/label_accuracy]"
-    judged = [*trained, "spaces.classifier.name=classifier", f"spaces.classifier.path={tmp_path / 'runs' / 'judge'}"]
+    judged = [*trained, "spaces.classifier.name=classifier", f"spaces.classifier.path={tmp_path / 'runs' / 'spec'}"]
     inference.main([*judged, f"inference.metrics={wanted}"])
     found = metrics_of(run_of(tmp_path))
     assert {"pixels/nearer_than_real", "classifier/kid_error", "classifier/real_label_accuracy"} <= {*found}
@@ -118,7 +118,7 @@ def test_other_spaces_and_the_nearest_training_images(trained, tmp_path, dishes)
         ConfigError, match=r"spaces\.clasifier: there is no such feature space; did you mean 'classifier'"
     ):
         inference.main([*judged, "inference.metrics=[clasifier/fid]"])
-    with pytest.raises(ConfigError, match="label_accuracy wants a classifier's features"):
+    with pytest.raises(ConfigError, match="label_accuracy needs a classifier's features"):
         inference.main([*judged, "inference.metrics=[pixels/label_accuracy]"])
 
 
@@ -185,7 +185,7 @@ def test_points_are_all_combinations_or_as_listed():
 
 
 def test_noise_between_two_noises_is_normal_and_ends_at_both():
-    noise = Between(3, range(2 * COLUMNS), (500,), "cpu")()
+    noise = InterpolatedNoise(3, range(2 * COLUMNS), (500,), "cpu")()
     ends = Noise(3, range(4), (500,))()
     torch.testing.assert_close(noise[0], ends[0])
     torch.testing.assert_close(noise[COLUMNS - 1], ends[1], atol=1e-6, rtol=0)
@@ -197,7 +197,7 @@ def test_noise_between_two_noises_is_normal_and_ends_at_both():
 
 def test_exhibits_are_painted_and_end_where_the_images_are(trained, tmp_path):
     drawn = [*trained, "inference.metrics=[]", "inference.count=8"]
-    inference.main([*drawn, "inference.exhibits=[trajectory,interpolation]"])
+    inference.main([*drawn, "inference.visualisations=[trajectory,interpolation]"])
     shown = np.load(run_of(tmp_path) / "trajectory.npz")
     assert shown["images"].shape == (8 * COLUMNS, 3, 16, 16)
     for row, path in enumerate(sorted((run_of(tmp_path) / "images").glob("*/*.png"))):
@@ -215,9 +215,9 @@ def test_distances_to_training_images_tell_copies(trained, tmp_path, dishes):
         if index % 12 < 4:
             (copied / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(images.listing.folder / name, copied / name)
-    inference.main([*trained, f"inference.images={copied}", "inference.floor_draws=3"])
+    inference.main([*trained, f"inference.images={copied}", "inference.baseline_draws=3"])
     found = metrics_of(tmp_path / "copied.scores")
-    draws = disjoint_draws(images, [label for label in range(8) for _ in range(4)], 3)
+    draws = disjoint_subsets(images, [label for label in range(8) for _ in range(4)], 3)
     colours = Colours(None)
     made = colours(torch.stack([images[index][0] for index in range(96) if index % 12 < 4]))
     expected = [frechet_distance(made, colours(images.batch(draw)[0])) for draw in draws]
@@ -239,12 +239,12 @@ def test_spaces_that_training_used_are_told(monkeypatch):
 
 def test_why_there_is_no_floor_is_told(trained, tmp_path, dishes, caplog):
     inference.main([*trained, "data.input_train_dir=nowhere"])
-    assert "no floor: data.input_train_dir: nowhere gives none" in caplog.text
-    assert "floor" not in metrics_of(run_of(tmp_path))
-    inference.main([*trained, "inference.floor_draws=4"])
-    assert "the floor is of 3 draws, not 4" in caplog.text
+    assert "no real-data baseline: data.input_train_dir: nowhere has no images" in caplog.text
+    assert "real_baseline" not in metrics_of(run_of(tmp_path))
+    inference.main([*trained, "inference.baseline_draws=4"])
+    assert "the real-data baseline is of 3 subsets, not 4" in caplog.text
     inference.main([*trained, f"data.input_val_dir={dishes / 'train'}"])  # they would be compared with themselves
-    assert "floor" not in metrics_of(run_of(tmp_path))
+    assert "real_baseline" not in metrics_of(run_of(tmp_path))
 
 
 def test_a_retrained_model_is_scored_anew_and_a_torn_row_is_left_out(trained, tmp_path, capsys):
@@ -272,17 +272,17 @@ def test_a_scored_folder_is_never_taken_for_a_drawing(trained, tmp_path, dishes)
         inference.main([*trained, f"inference.output_dir={mine}"])
     assert len(list((mine / "images").glob("*/*.jpg"))) == 32
     inference.main(trained)
-    with pytest.raises(ConfigError, match="holds a drawing and its scores"):
+    with pytest.raises(ConfigError, match="holds sampled images and their scores"):
         inference.main([*trained, f"inference.images={mine / 'images'}", f"inference.output_dir={run_of(tmp_path)}"])
 
 
 def test_a_classifier_is_measured_without_drawing(trained, tmp_path):
     shared = [argument for argument in trained if argument.startswith(("exp.exp_dir", "data."))]
-    config = ["exp.config_path=configs/classifier.yaml", *shared, "exp.run=judge", "exp.use_wandb=false"]
+    config = ["exp.config_path=configs/classifier.yaml", *shared, "exp.run=spec", "exp.use_wandb=false"]
     config += ["data.image_size=16", "exp.device=cpu", "objective.model.widths=[8,16]", "objective.model.blocks=1"]
     train.main([*config, "train.steps=3", "data.train_batch_size=16"])
     inference.main([*config, "train.checkpoint_path=latest", "inference.metrics=[accuracy]"])
-    assert 0 <= metrics_of(run_of(tmp_path, "judge"))["accuracy"] <= 1
+    assert 0 <= metrics_of(run_of(tmp_path, "spec"))["accuracy"] <= 1
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_a_classifier_is_measured_without_drawing(trained, tmp_path):
     [
         (["inference.sweep={inference.metrics: [[fid], [kid]]}"], r"inference\.metrics cannot be swept"),
         (["inference.metrics=[fdi]"], r"metrics: no metric is named 'fdi'; did you mean 'fid'"),
-        (["data.input_train_dir=nowhere", "inference.metrics=[pixels/memorisation]"], "wants the training images"),
+        (["data.input_train_dir=nowhere", "inference.metrics=[pixels/memorisation]"], "needs the training images"),
         (["inference.metrics=[fid_infinity]"], r"fid_infinity: a line cannot be drawn through parts of 32 images"),
     ],
 )

@@ -9,12 +9,12 @@ from safetensors.torch import load_file
 import export
 import inference
 import train
-from foodgen import recipe
+from foodgen.builders import training as builder
 from foodgen.core import config
 from foodgen.core.errors import CheckpointError, ConfigError
+from foodgen.core.files import read_jsonl
 from foodgen.core.settings import Config
-from foodgen.engine.checkpoint import read
-from foodgen.engine.tracker import read_rows
+from foodgen.training.checkpoint import read
 from tests.conftest import ROOT
 from tests.runs import digest, last, run_of, score_by_colours
 from tests.test_recipes import stop_at
@@ -31,7 +31,7 @@ def test_trains_resumes_to_the_bit_and_samples(name, small, tmp_path, monkeypatc
         train.main(small(f"small/{name}", "exp.run=parts"))
     train.main(small(f"small/{name}", "exp.run=parts", "train.checkpoint_path=latest"))
     assert digest(last(tmp_path, "parts")) == digest(last(tmp_path, "whole"))
-    rows = [read_rows(run_of(tmp_path, run) / "metrics.jsonl") for run in ("whole", "parts")]
+    rows = [read_jsonl(run_of(tmp_path, run) / "metrics.jsonl") for run in ("whole", "parts")]
     timing = ("minutes", "images_per_second")
     assert [{k: v for k, v in row.items() if k not in timing} for row in rows[0]] == [
         {k: v for k, v in row.items() if k not in timing} for row in rows[1]
@@ -40,8 +40,8 @@ def test_trains_resumes_to_the_bit_and_samples(name, small, tmp_path, monkeypatc
     wanted += [
         "model/gradient_norm",
         "discriminator/gradient_norm",
-        "discriminator/disturbance",
-        "model/fake_deviation",
+        "discriminator/augment_probability",
+        "model/fake_std",
     ]
     assert set(wanted) <= rows[0][-1].keys()
     drawn = small(
@@ -62,7 +62,7 @@ def test_the_small_recipe_is_the_papers_but_for_its_size(name):
         if not isinstance(part, dict):
             return None
         kept = {key: shape(value) for key, value in part.items() if isinstance(value, dict)}
-        return {"name": part.get("name"), **{key: value for key, value in kept.items() if key != "disturbance"}}
+        return {"name": part.get("name"), **{key: value for key, value in kept.items() if key != "augmentation"}}
 
     full = config.load([f"exp.config_path={ROOT / 'configs' / f'{name}.yaml'}"], Config)
     assert shape(small_config(name).objective) == shape(full.objective)
@@ -72,8 +72,8 @@ def test_the_small_recipe_is_the_papers_but_for_its_size(name):
 @pytest.mark.long
 def test_what_adaptive_augmentation_and_path_length_remember_is_resumed(small, tmp_path, monkeypatch):
     options = [
-        "objective.disturbance={name: adaptive, interval: 2, ramp: 50, target: -1.0}",
-        "objective.penalties.path_length.every=1",
+        "objective.augmentation={name: ada, interval: 2, ramp: 50, target: -1.0}",
+        "objective.penalties.path_length.interval=1",
     ]
     train.main(small("small/stylegan2", "exp.run=whole", *options))
     with monkeypatch.context() as patch:
@@ -82,8 +82,8 @@ def test_what_adaptive_augmentation_and_path_length_remember_is_resumed(small, t
     train.main(small("small/stylegan2", "exp.run=parts", "train.checkpoint_path=latest", *options))
     assert digest(last(tmp_path, "parts")) == digest(last(tmp_path, "whole"))
     weights = read(last(tmp_path, "parts")).weights
-    assert weights["disturbance.probability"] > 0
-    assert weights["kept.path_length.mean"] > 0
+    assert weights["augmentation.probability"] > 0
+    assert weights["penalty_modules.path_length.mean"] > 0
 
 
 @pytest.mark.long
@@ -97,13 +97,13 @@ def test_compiled_players_train_the_same(name, small, tmp_path, monkeypatch):
         original(self, backend="aot_eager")
 
     monkeypatch.setattr(torch.nn.Module, "compile", compile_quickly)
-    options = ["train.steps=3", "objective.disturbance={name: none}"]
+    options = ["train.steps=3", "objective.augmentation={name: none}"]
     if name == "stylegan2":  # both second derivatives
-        options += ["objective.penalties.r1.every=2", "objective.penalties.path_length.every=2"]
+        options += ["objective.penalties.r1.interval=2", "objective.penalties.path_length.interval=2"]
     train.main(small(f"small/{name}", "exp.run=fast", "train.compile=true", *options))
     assert len(compiled) == 2
     train.main(small(f"small/{name}", "exp.run=plain", *options))
-    rows = [read_rows(run_of(tmp_path, run) / "metrics.jsonl") for run in ("fast", "plain")]
+    rows = [read_jsonl(run_of(tmp_path, run) / "metrics.jsonl") for run in ("fast", "plain")]
     for fast, plain in zip(*rows, strict=True):
         assert fast.keys() - {"images_per_second"} == plain.keys() - {"images_per_second"}
         assert fast["discriminator/loss"] == pytest.approx(plain["discriminator/loss"], rel=2e-2)
@@ -115,14 +115,14 @@ def test_validation_scores_a_gan_and_warns_of_its_collapse(small, tmp_path, monk
     score_by_colours(monkeypatch)
     options = ["train.val_count=16", "train.val_metrics=[fid]", "train.grid_count=16", "sampler.truncation=0.0"]
     train.main(small("small/stylegan2", *options))
-    row = next(row for row in read_rows(run_of(tmp_path) / "metrics.jsonl") if "val/fid" in row)
-    assert row["val/feature_spread"] < 0.05  # all the style is truncated away
+    row = next(row for row in read_jsonl(run_of(tmp_path) / "metrics.jsonl") if "val/fid" in row)
+    assert row["val/feature_diversity"] < 0.05  # all the style is truncated away
     assert "collapse: the pixels of 8 of 8 classes" in caplog.text
     assert "collapse: the features of 8 of 8 classes" in caplog.text
 
 
 def test_a_gan_is_not_walked(small):
-    with pytest.raises(ConfigError, match=r"sampler\.name: Heun walks with a denoiser; for DCGAN use one_shot"):
+    with pytest.raises(ConfigError, match=r"sampler\.name: Heun samples from a denoiser; for DCGAN use one_shot"):
         train.main(small("small/dcgan", "sampler={name: heun}"))
 
 
@@ -147,7 +147,7 @@ def test_drawing_wants_nothing_of_what_a_model_is_trained_against(small, tmp_pat
 
 
 def test_a_denoiser_is_not_drawn_in_one_shot(tiny):
-    with pytest.raises(ConfigError, match=r"sampler\.name: one_shot draws with a GAN's generator; Denoiser is none"):
+    with pytest.raises(ConfigError, match=r"sampler\.name: one_shot .*; PreconditionedDenoiser is none"):
         train.main([*tiny, "sampler={name: one_shot}"])
 
 
@@ -161,7 +161,7 @@ def test_a_checkpoint_of_the_other_family_is_refused(small, tiny, tmp_path):
 def test_a_penalty_can_be_added_and_left_out_on_the_command_line(name, small, tmp_path, monkeypatch):
     stop_at(1, monkeypatch)
     train.main(small(f"small/{name}", "objective.penalties.r1={name: r1, weight: 0.1}"))
-    assert "discriminator/r1" in read_rows(run_of(tmp_path) / "metrics.jsonl")[0]
+    assert "discriminator/r1" in read_jsonl(run_of(tmp_path) / "metrics.jsonl")[0]
 
 
 @pytest.mark.long
@@ -184,7 +184,7 @@ def test_training_goes_on_elsewhere_from_an_export_with_partners(small, tmp_path
     assert sum(tensor.numel() for tensor in partners.values()) < sum(tensor.numel() for tensor in weights.values()) / 2
     goes_on = ["exp.run=second", f"train.initial_weights={tmp_path / 'folder'}", "train.steps=1", *options]
     (tmp_path / "runs" / "second").mkdir(parents=True, exist_ok=True)
-    started = recipe.make_session(config.load(small("small/projected_gan_slim", *goes_on), Config))
+    started = builder.make_session(config.load(small("small/projected_gan_slim", *goes_on), Config))
     state = started.trainer.objective.state_dict()
     for name, tensor in weights.items():
         if not name.startswith("model."):
@@ -193,4 +193,4 @@ def test_training_goes_on_elsewhere_from_an_export_with_partners(small, tmp_path
         torch.testing.assert_close(started.trainer.ema.model.state_dict()[name], tensor, rtol=2**-8, atol=1e-6)
     wrong = [*goes_on, "objective.discriminator.width=16"]
     with pytest.raises(CheckpointError, match=r"folder does not fit the configuration.*discriminator"):
-        recipe.make_session(config.load(small("small/projected_gan_slim", *wrong), Config))
+        builder.make_session(config.load(small("small/projected_gan_slim", *wrong), Config))

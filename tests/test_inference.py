@@ -10,9 +10,9 @@ import export
 import inference
 import train
 from foodgen.core.errors import CheckpointError, ConfigError, UserError
-from foodgen.engine.checkpoint import read_average, read_meta
-from foodgen.engine.evaluator import check_shares, matching_labels
+from foodgen.evaluation.sampling import check_proportions, matching_labels
 from foodgen.metrics.fid import frechet_distance
+from foodgen.training.checkpoint import read_average, read_meta
 from tests.conftest import ROOT
 from tests.runs import Colours, last, pixels, run_of, score_by_colours
 
@@ -40,12 +40,12 @@ def test_labels_match_a_reference_with_unequal_classes():
     assert matching_labels(12, reference) == reference.labels
     assert matching_labels(6, reference) == [0, 0, 1, 2, 2, 2]
     assert len(matching_labels(7, reference)) == 7
-    check_shares([0] * 331 + [1] * 168 + [2] * 501, reference, "count")  # of many images, to 2 % of each class
+    check_proportions([0] * 331 + [1] * 168 + [2] * 501, reference, "count")  # of many images, to 2 % of each class
     with pytest.raises(ConfigError, match=r"class b would have 173 of 1000"):
-        check_shares([0] * 330 + [1] * 173 + [2] * 497, reference, "count")
-    check_shares(matching_labels(6, reference), reference, "count")
+        check_proportions([0] * 330 + [1] * 173 + [2] * 497, reference, "count")
+    check_proportions(matching_labels(6, reference), reference, "count")
     with pytest.raises(ConfigError, match="count=6 "):
-        check_shares(matching_labels(7, reference), reference, "count")
+        check_proportions(matching_labels(7, reference), reference, "count")
 
 
 def test_export_serves_as_a_checkpoint_and_as_a_start(tiny, tmp_path):
@@ -125,8 +125,8 @@ def test_inference_mistakes(override, message, tiny):
 
 def test_unequal_shares_are_refused_before_drawing(tiny, monkeypatch):
     train.main(tiny)
-    monkeypatch.setattr("foodgen.evaluation.make_scorer", lambda *_: None)
-    monkeypatch.setattr("foodgen.engine.evaluator.Drawer.__call__", lambda *_: pytest.fail("drew"))
+    monkeypatch.setattr("foodgen.builders.inference.make_scorer", lambda *_: None)
+    monkeypatch.setattr("foodgen.evaluation.sampling.SamplingLoop.__call__", lambda *_: pytest.fail("drew"))
     wrong = [*tiny, "train.checkpoint_path=latest", "inference.metrics=[fid]", "inference.count=33"]
     with pytest.raises(
         ConfigError, match=r"inference\.count: class cookies would have 5 of 33 .* 4 of 32 .*inference\.count=32"

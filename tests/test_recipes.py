@@ -6,12 +6,12 @@ import torch
 import inference
 import train
 from foodgen.core.errors import CheckpointError, ConfigError, DataError, UserError
-from foodgen.engine.checkpoint import Checkpoints, read_average, read_meta
-from foodgen.engine.session import Session
-from foodgen.engine.tracker import read_rows
-from foodgen.engine.trainer import Trainer
+from foodgen.core.files import read_jsonl
 from foodgen.metrics.fid import FID
 from foodgen.models.ddpm import UNet
+from foodgen.training.checkpoint import Checkpoints, read_average, read_meta
+from foodgen.training.session import Session
+from foodgen.training.trainer import Trainer
 from tests.runs import digest, last, run_of, score_by_colours
 
 PROCESSES = ["edm", "flow", "ddpm"]
@@ -20,7 +20,7 @@ PROCESSES = ["edm", "flow", "ddpm"]
 def stop_at(step, monkeypatch):
     """Make the session end after `step`, as a time budget would."""
     original = Session._must_stop
-    monkeypatch.setattr(Session, "_must_stop", lambda self: self.trainer.done == step or original(self))
+    monkeypatch.setattr(Session, "_must_stop", lambda self: self.trainer.global_step == step or original(self))
 
 
 @pytest.mark.parametrize("process", PROCESSES)
@@ -33,7 +33,7 @@ def test_trains_resumes_to_the_bit_and_samples(process, tiny, tmp_path, monkeypa
     assert last(tmp_path, "parts").name == "step-00000007"
     assert train.main([*options, "exp.run=parts", "train.checkpoint_path=latest"]) == 0
     assert digest(last(tmp_path, "parts")) == digest(last(tmp_path, "whole"))
-    rows = [[row for row in read_rows(run_of(tmp_path, name) / "metrics.jsonl")] for name in ("whole", "parts")]
+    rows = [[row for row in read_jsonl(run_of(tmp_path, name) / "metrics.jsonl")] for name in ("whole", "parts")]
     keys = ("step", "images", "model/loss", "model/gradient_norm", "model/learning_rate")
     assert [[row[key] for key in keys] for row in rows[0]] == [[row[key] for key in keys] for row in rows[1]]
     assert [row["step"] for row in rows[0]] == [2, 4, 6, 8, 10, 12]
@@ -48,8 +48,8 @@ def test_resumes_to_the_bit_with_other_parts(optimizer, schedule, tiny, tmp_path
         *tiny,
         f"optimizers.model={optimizer}",
         f"schedule.name={schedule}",
-        "train.accumulate=2",
-        "train.clip=0.5",
+        "train.grad_accumulation=2",
+        "train.grad_clip=0.5",
     ]
     options += ["train.precision=bf16", "dataset.name=folder"]
     train.main([*options, "exp.run=whole"])
@@ -62,7 +62,7 @@ def test_resumes_to_the_bit_with_other_parts(optimizer, schedule, tiny, tmp_path
 
 def test_the_loss_falls(tiny, tmp_path):
     train.main([*tiny, "train.steps=120", "train.log_step=20", "optimizers.model.lr=0.003"])
-    losses = [row["model/loss"] for row in read_rows(run_of(tmp_path) / "metrics.jsonl")]
+    losses = [row["model/loss"] for row in read_jsonl(run_of(tmp_path) / "metrics.jsonl")]
     assert losses[-1] < 0.7 * losses[0]
 
 
@@ -112,9 +112,9 @@ def test_validation_scores_and_keeps_the_best(tiny, tmp_path, monkeypatch):
     score_by_colours(monkeypatch)
     scored = [*tiny, "train.val_step=2", "train.val_count=16", "train.val_metrics=[fid]", "train.keep_checkpoints=2"]
     values = iter([9, 3, 5, 4, 8, 7])
-    monkeypatch.setattr(FID, "__call__", lambda self, evidence: {"fid": next(values)})
+    monkeypatch.setattr(FID, "__call__", lambda self, inputs: {"fid": next(values)})
     train.main(scored)
-    rows = [row for row in read_rows(run_of(tmp_path) / "metrics.jsonl") if "val/fid" in row]
+    rows = [row for row in read_jsonl(run_of(tmp_path) / "metrics.jsonl") if "val/fid" in row]
     assert [(row["step"], row["val/fid"], row["val/count"]) for row in rows] == [
         (2, 9, 16),
         (4, 3, 16),
@@ -166,7 +166,7 @@ def test_latest_after_a_death_before_the_first_checkpoint_starts_clean(tiny, tmp
     run_of(tmp_path).mkdir(parents=True)
     (run_of(tmp_path) / "metrics.jsonl").write_text('{"step": 2}\n{"step": 4}\n')
     train.main([*tiny, "train.checkpoint_path=latest"])
-    assert [row["step"] for row in read_rows(run_of(tmp_path) / "metrics.jsonl")] == [2, 4, 6, 8, 10, 12]
+    assert [row["step"] for row in read_jsonl(run_of(tmp_path) / "metrics.jsonl")] == [2, 4, 6, 8, 10, 12]
 
 
 def test_a_checkpoint_that_does_not_fit_leaves_the_record_alone(tiny, tmp_path):
@@ -195,7 +195,7 @@ def test_a_failing_validation_loses_no_step(tiny, tmp_path, monkeypatch):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("foodgen.samplers.walk.Walker.__call__", full)
+    monkeypatch.setattr("foodgen.samplers.sampler.DiffusionSampler.__call__", full)
     with pytest.raises(UserError, match=r"data\.val_batch_size"):
         train.main([*tiny, "train.val_step=7"])
     assert last(tmp_path).name == "step-00000007"
@@ -252,7 +252,7 @@ def test_out_of_memory_names_the_keys(tiny, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Trainer, "step", full)
-    with pytest.raises(UserError, match=r"data\.train_batch_size.*train\.accumulate"):
+    with pytest.raises(UserError, match=r"data\.train_batch_size.*train\.grad_accumulation"):
         train.main(tiny)
 
 
@@ -260,15 +260,19 @@ def test_out_of_memory_names_the_keys(tiny, monkeypatch):
     ("override", "error", "message"),
     [
         ("data.input_train_dir=nowhere", DataError, r"data\.input_train_dir: nowhere: there is no such folder"),
-        ("data.train_batch_size=7 train.accumulate=2", ConfigError, r"data\.train_batch_size: 7"),
+        ("data.train_batch_size=7 train.grad_accumulation=2", ConfigError, r"data\.train_batch_size: 7"),
         ("exp.device=cuda:7", ConfigError, r"exp\.device: cuda:7"),
         ("optimizers.modle={name: adamw}", ConfigError, r"optimizers\.modle"),
         ("sampler.step=3", ConfigError, r"sampler\.step: euler has no such argument; did you mean 'steps'"),
         ("objective.model.network.widht=3", ConfigError, r"objective\.model\.network\.widht: .*'width'"),
         ("sampler.steps=true", ConfigError, r"sampler\.steps: a number"),
         ("objective.model.network.width=7", ConfigError, r"objective\.model\.network: width: 7 is even"),
-        ("objective.model={name: ddpm}", ConfigError, r"objective: model: a denoiser is wanted"),
-        ("objective.model.process={name: ddpm, length: 2}", ConfigError, r"sampler\.steps: 3 is not between 1 and 2"),
+        ("objective.model={name: ddpm}", ConfigError, r"objective\.model: UNet is not a Denoiser"),
+        (
+            "objective.model.process={name: ddpm, num_timesteps: 2}",
+            ConfigError,
+            r"sampler\.steps: 3 is not between 1 and 2",
+        ),
         ("exp=tiny", ConfigError, r"exp\.config_path=FILE is missing"),
         ("sampler={name: [heun]}", ConfigError, r"sampler\.name"),
         ("data.image_size=32", DataError, r"is 16x16 pixels, not 32x32; prepare_data\.py"),

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
+from foodgen.core.aliases import read_keys
 from foodgen.core.errors import ConfigError
 from foodgen.core.registry import suggestion
 
@@ -62,11 +63,22 @@ def read_file(path: Path, depth: int = 0) -> Tree:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path}: a mapping of keys is wanted")
-    tree = {str(key): value for key, value in loaded.items()}
+    tree = read_keys({str(key): value for key, value in loaded.items()})
     above = tree.pop("extends", None)
     if above is None:
         return tree
     return merge(read_file(path.parent / str(above), depth + 1), tree)
+
+
+def read_saved(path: Path) -> Tree:
+    """The configuration in a checkpoint, an exported folder or a run. Raises ConfigError."""
+    try:
+        tree = OmegaConf.to_container(OmegaConf.load(path))
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: a mapping of keys is wanted")
+    return read_keys({str(key): value for key, value in tree.items()})
 
 
 def defaults(schema: type) -> Tree:
@@ -127,7 +139,7 @@ def _overrides(arguments: Sequence[str]) -> Tree:
             raise ConfigError(f"'{argument}': {' '.join(str(error).split())}") from None
         assert isinstance(parsed, dict)
         tree = merge(tree, {str(key): value for key, value in parsed.items()})
-    return tree
+    return read_keys(tree)
 
 
 def _is_lazy(default: Any) -> bool:

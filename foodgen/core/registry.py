@@ -77,7 +77,7 @@ schedules = ClassRegistry("schedule")
 averages = ClassRegistry("average")
 gan_losses = ClassRegistry("GAN loss")
 penalties = ClassRegistry("penalty")
-disturbances = ClassRegistry("disturbance")
+discriminator_augmentations = ClassRegistry("augmentation of the discriminator")
 
 # The key under which a part stands in a configuration says in which registry its name is looked up.
 REGISTRY_OF_KEY: dict[str, ClassRegistry] = {
@@ -102,19 +102,19 @@ REGISTRY_OF_KEY: dict[str, ClassRegistry] = {
     "features": models,
     "loss": gan_losses,
     "penalties": penalties,
-    "disturbance": disturbances,
+    "augmentation": discriminator_augmentations,
     "guidances": guidances,
 }
 COLLECTIONS = {"penalties", "guidances"}  # keys that hold several parts, each under a label; null leaves one out
 
 
-def build(key: str, node: Mapping[str, Any], path: str = "", **ambient: Any) -> Any:
+def build(key: str, node: Mapping[str, Any], path: str = "", **injected: Any) -> Any:
     """Build the part that `node` describes, and the parts inside it first.
 
     key      the part's key, which chooses the registry ("network", "sampler", ...)
     node     `name` and the constructor's arguments
     path     where the node stands in the configuration, for messages
-    ambient  values for constructor arguments of these names, at any depth, that no node gives
+    injected  values for constructor arguments of these names, at any depth, that no node gives
 
     Raises ConfigError for an unknown name or argument, a missing one, or a wrong type or value.
     """
@@ -132,8 +132,8 @@ def build(key: str, node: Mapping[str, Any], path: str = "", **ambient: Any) -> 
             raise ConfigError(
                 f"{path}.{argument}: {node['name']} has no such argument; {suggestion(str(argument), parameters)}"
             )
-    arguments = {name: _built(name, value, f"{path}.{name}", ambient) for name, value in arguments.items()}
-    arguments = {name: ambient[name] for name in parameters if name in ambient} | arguments
+    arguments = {name: _built(name, value, f"{path}.{name}", injected) for name, value in arguments.items()}
+    arguments = {name: injected[name] for name in parameters if name in injected} | arguments
     missing = [
         name for name, parameter in parameters.items() if parameter.default is parameter.empty and name not in arguments
     ]
@@ -148,9 +148,9 @@ def build(key: str, node: Mapping[str, Any], path: str = "", **ambient: Any) -> 
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _built(key: str, value: Any, path: str, ambient: Mapping[str, Any]) -> Any:
+def _built(key: str, value: Any, path: str, injected: Mapping[str, Any]) -> Any:
     if key in REGISTRY_OF_KEY and isinstance(value, Mapping) and "name" in value:
-        return build(key, value, path, **ambient)
+        return build(key, value, path, **injected)
     if key not in COLLECTIONS or value is None:
         return value
     if not isinstance(value, Mapping):
@@ -159,7 +159,7 @@ def _built(key: str, value: Any, path: str, ambient: Mapping[str, Any]) -> Any:
     for label, part in parts.items():
         if not isinstance(part, Mapping):
             raise ConfigError(f"{path}.{label}: a part is wanted, or null to leave it out (got {part!r})")
-    return {label: build(key, part, f"{path}.{label}", **ambient) for label, part in parts.items()}
+    return {label: build(key, part, f"{path}.{label}", **injected) for label, part in parts.items()}
 
 
 def _checked(cls: type, arguments: dict[str, Any], path: str) -> dict[str, Any]:
@@ -175,6 +175,9 @@ def _checked(cls: type, arguments: dict[str, Any], path: str) -> dict[str, Any]:
         try:
             checked[name] = adapter.validate_python(value)
         except ValidationError as error:
-            message = error.errors()[0]["msg"]
-            raise ConfigError(f"{path}.{name}: {message} (got {value!r})") from None
+            problem = error.errors()[0]
+            if problem["type"] == "is_instance_of":  # a part of another kind
+                kind = problem["ctx"]["class"]
+                raise ConfigError(f"{path}.{name}: {type(value).__name__} is not a {kind}") from None
+            raise ConfigError(f"{path}.{name}: {problem['msg']} (got {value!r})") from None
     return checked

@@ -38,7 +38,7 @@ class Data:
     input_val_dir: str = "data/food101/held_out"
     image_size: Positive = 64
     train_batch_size: Positive = 256  # of one step, over all processes
-    val_batch_size: Positive = 128  # images drawn or scored at a time, by each process
+    val_batch_size: Positive = 128  # images sampled or scored at a time, by each process
     workers: Count = 0
     inception_weights: str | None = None  # a file of pytorch-fid's; found or downloaded if not given
     keep_on_device: bool = False  # the whole training set as uint8 in the device's memory
@@ -54,11 +54,11 @@ class Train:
     checkpoint_step: Positive = 2_000
     keep_checkpoints: Annotated[int, Field(ge=2)] = 3
     val_step: Positive = 10_000
-    val_count: Count = 2_020  # images drawn and scored at validation; 0 draws the grid alone
+    val_count: Count = 2_020  # images sampled and scored at validation; 0 samples the grid alone
     val_metrics: list[str] = Field(default_factory=lambda: ["fid"])
     grid_count: Positive = 64
-    accumulate: Positive = 1
-    clip: Above | None = None  # largest gradient norm
+    grad_accumulation: Positive = 1  # pieces that a batch is computed in
+    grad_clip: Above | None = None  # largest gradient norm
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: the fastest that the device trains well in
     compile: bool = False
     channels_last: bool | Literal["auto"] = "auto"  # auto: on GPUs and CPUs
@@ -69,17 +69,17 @@ class Inference:
     count: Positive = 2_020
     classes: list[Text] | None = None  # all if not given
     seed: Count = 0
-    seeds: Positive = 1  # drawings, with the seeds from `seed` on; the first one's images are kept
-    images: str | None = None  # a folder of class folders that is scored instead of a drawing
+    seeds: Positive = 1  # repetitions, with the seeds from `seed` on; the first one's images are kept
+    images: str | None = None  # a folder of class folders that is scored instead of sampled images
     ema_length: Annotated[float, Field(ge=0)] | None = (
         None  # of ema.name=power_function; 0 takes the weights unaveraged
     )
     output_dir: str | None = None  # the run's folder if not given
     overwrite: bool = False
     metrics: list[str] = Field(default_factory=lambda: ["fid"])
-    floor_draws: Count = 2  # sets of real training images that are scored as well
+    baseline_draws: Count = 2  # subsets of real training images that are scored as well, the real-data baseline
     sweep: dict[str, list[Any]] | list[dict[str, Any]] = Field(default_factory=dict)  # values by dotted key, or points
-    exhibits: list[Literal["trajectory", "interpolation"]] = Field(default_factory=list)
+    visualisations: list[Literal["trajectory", "interpolation"]] = Field(default_factory=list)
 
 
 @dataclass(config=STRICT)
@@ -127,8 +127,8 @@ class Prepare:
 class Export:
     shard_megabytes: Above = 15.0
     output_dir: str | None = None  # <run>/export, or <run>/export-LENGTH, if not given
-    partners: bool = False  # also what the model was trained against, for train.initial_weights elsewhere
-    ema_length: Above | None = None  # of another average than the one drawn with: see ema.name=power_function
+    partners: bool = False  # also the networks it was trained against, for train.initial_weights elsewhere
+    ema_length: Above | None = None  # of another average than the one sampled with: see ema.name=power_function
 
 
 @dataclass(config=STRICT)

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -24,38 +25,41 @@ class Batch:
 
 @dataclass
 class Prediction:
-    """What a denoiser believes an image x_t is made of; all of x_t's shape.
+    """A denoiser's prediction at x_t = alpha x_0 + sigma eps; all of x_t's shape.
 
-    variance_share  a learned variance's place between its lowest (0) and highest (1), None if it learns none
+    denoised  the predicted x_0
+    eps       the predicted noise
+    v         a learned variance in log space, between its lower bound (0) and upper bound (1) (IDDPM, equation 15);
+              None if it is not learnt
     """
 
-    clean: Tensor
-    noise: Tensor
-    variance_share: Tensor | None = None
+    denoised: Tensor
+    eps: Tensor
+    v: Tensor | None = None
 
 
 @dataclass
-class Turn:
-    """Who moves now, and what it minimises.
+class Phase:
+    """One optimizer step within a training step.
 
-    player           the attribute of the objective whose weights receive gradients
+    network          the objective's attribute whose weights are updated
     loss             a batch to named scalars: "loss" is minimised, the others are logged
-    double_backward  whether the loss holds gradients itself, which DDP cannot follow
+    double_backward  whether the loss contains gradients itself, which DDP cannot follow
     """
 
-    player: str
+    network: str
     loss: Callable[[Batch], dict[str, Tensor]]
     double_backward: bool = False
 
 
 class Objective(nn.Module, ABC):
-    """What is minimised, and by whom. All it holds is checkpointed; `model` is averaged and shipped."""
+    """The losses of a training. All modules are checkpointed; `model` is averaged and exported."""
 
     model: nn.Module
 
     @abstractmethod
-    def turns(self, step: int) -> list[Turn]:
-        """The moves of one training step, in order."""
+    def phases(self, step: int) -> list[Phase]:
+        """The optimizer steps of one training step, in order."""
 
 
 class Generator(nn.Module, ABC):
@@ -87,75 +91,108 @@ class Generator(nn.Module, ABC):
 
 
 class Codec(Protocol):
-    """The border between pixels, uint8 (batch, 3, height, width), and what the model sees.
+    """Pixels, uint8 (batch, 3, height, width), to the model's input, (batch, *shape), and back.
 
-    `training` gives the set that training reads, and what makes the model's input of a batch of it.
+    `training_set` returns the set that training reads, and what turns a batch of it into the model's input.
     """
 
     shape: tuple[int, ...]
 
     def encode(self, images: Tensor) -> Tensor: ...
     def decode(self, encoded: Tensor) -> Tensor: ...
-    def training(
-        self, images: "Images", augment: Any, device: torch.device, batch_size: int
+    def training_set(
+        self, images: "Images", augment: "Augment", device: torch.device, batch_size: int
     ) -> tuple["Images", Callable[[Tensor], Tensor]]: ...
 
 
-class Sampler(Protocol):
-    """Noise to samples, with the labels' guidance; `check` raises ValueError if a model cannot be walked so."""
+class Sampler(ABC):
+    """Noise to samples. `generates` is False for the one that makes no images."""
 
-    def check(self, model: nn.Module) -> None: ...
-    def __call__(self, model: nn.Module, noise: Callable[[], Tensor], labels: Tensor | None = None) -> Tensor: ...
+    generates = True
+
+    def check(self, model: nn.Module) -> None:
+        """Raise ValueError if it cannot sample from this model."""
+        return None
+
+    @abstractmethod
+    def __call__(self, model: nn.Module, noise: Callable[[], Tensor], labels: Tensor | None = None) -> Tensor:
+        """Samples, (batch, *shape); each call of `noise` gives standard normal noise, (batch, *noise_shape)."""
+
+
+class FileListing(Protocol):
+    """The files of a set: their folder, their names relative to it, and a hash that changes with them."""
+
+    folder: Path
+    files: list[str]
+
+    def digest(self) -> str: ...
 
 
 class Images(Protocol):
-    """A set of images with classes: what training and scoring read."""
+    """A set of images with classes. An image is uint8 (3, size, size), a batch (batch, 3, size, size)."""
 
     classes: list[str]
     labels: Sequence[int]
+    listing: FileListing
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
+    def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]: ...
 
 
-class Measure(ABC):
-    """A number that says what a model makes of real images; the mean over them is reported."""
+class Augment(Protocol):
+    """A random change of training images, uint8 (batch, 3, size, size); `variants` are its possible outcomes."""
+
+    variants: Sequence[Callable[[Tensor], Tensor]]
+
+    def __call__(self, images: Tensor) -> Tensor: ...
+
+
+class ModelMetric(ABC):
+    """A number of a model on real images, averaged over them. `model` types are checked by `check`."""
 
     name: str
     lower_is_better: bool
-    of_models = True
 
     @abstractmethod
     def check(self, model: nn.Module) -> None:
-        """Raise ValueError if this model cannot be measured so."""
+        """Raise ValueError if there is no such number of this model."""
 
     @abstractmethod
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """(batch,) of encoded images, (batch, channels, size, size), and labels, (batch,)."""
 
 
-class FeatureSpace(Protocol):
+class FeatureSpace(ABC):
     """Images to features, in which sets of images are compared.
 
-    width     of the features
-    identity  changes with the weights, so that features kept on disk are not taken for others
+    width         of the features
+    identity      changes with the weights, so that cached features are not taken for others
+    cached        whether features of real images are worth keeping on disk
+    saw_training  whether the features were learnt from the training images, which then give no real-data baseline
     """
 
     width: int
     identity: str
+    cached = True
+    saw_training = False
 
-    def __call__(
-        self, images: Tensor
-    ) -> Tensor: ...  # uint8 (batch, 3, size, size) to float (batch, width), on the CPU
+    @abstractmethod
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8 (batch, 3, size, size) to float32 on the CPU, (batch, width)."""
+
+    def classifier(self) -> Callable[[Tensor], Tensor] | None:
+        """Features, (n, width), to logits, (n, classes); None where the space is no classifier's."""
+        return None
 
 
 @dataclass
-class Evidence:
-    """What metrics judge by, all of it in one feature space.
+class MetricInputs:
+    """What a metric is computed from, in one feature space.
 
     generated, labels  features, (n, width), and class numbers, (n,)
     real, real_labels  of the images to compare with, (m, width) and (m,)
-    training           features of all training images, some at a time, (some, width)
+    training           features of all training images in chunks, (chunk, width)
     classify           features to logits, (n, classes), where the space is a classifier's
     """
 
@@ -168,24 +205,23 @@ class Evidence:
 
 
 class Metric(ABC):
-    """Numbers that say how generated images differ from real ones, and in `name` the main one.
+    """Numbers of generated images compared with real ones; the main one is called `name`.
 
-    of_sets         whether real images may take the place of generated ones, which gives the number's floor
+    of_sets         whether real images may take the place of generated ones, which gives a real-data baseline
     needs_training  whether it looks at all training images
-    to_training     whether it is taken of generated images and draws of training images as well
+    to_training     whether it is also computed between generated images and subsets of the training images
     """
 
     name: str
     lower_is_better: bool
-    of_models = False
     of_sets = True
     needs_training = False
     to_training = False
 
     def check(self, space: FeatureSpace) -> None:
-        """Raise ValueError if there is no such number in this space; there is in most."""
+        """Raise ValueError if there is no such number in this space."""
         return None
 
     @abstractmethod
-    def __call__(self, evidence: Evidence) -> dict[str, Any]:
+    def __call__(self, inputs: MetricInputs) -> dict[str, Any]:
         """Numbers by name; what is not a number is a detail, for tables and pictures. Raises ValueError."""

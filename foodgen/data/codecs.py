@@ -1,13 +1,12 @@
 """The border between pixels and what a model sees."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from foodgen.core.registry import codecs
-from foodgen.core.types import Images
+from foodgen.core.types import Augment, Images
 
 
 @codecs.add_to_registry(name="rgb")
@@ -25,8 +24,8 @@ class RGB:
         """Float to uint8, rounded and clipped: what a PNG file can hold."""
         return ((encoded.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
-    def training(
-        self, images: Any, augment: Any, device: torch.device, batch_size: int
+    def training_set(
+        self, images: Images, augment: Augment, device: torch.device, batch_size: int
     ) -> tuple[Images, Callable[[Tensor], Tensor]]:
-        """The images themselves, and what makes a model's input of a batch of them."""
+        """The images themselves; and a batch of images to the model's input."""
         return images, lambda pixels: self.encode(augment(pixels))

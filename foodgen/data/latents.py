@@ -15,9 +15,10 @@ from tqdm import tqdm
 
 from foodgen.core import distributed
 from foodgen.core.errors import ConfigError, DataError
+from foodgen.core.networks import Autoencoder
 from foodgen.core.randomness import normal_like
 from foodgen.core.registry import codecs
-from foodgen.core.types import Images
+from foodgen.core.types import Augment, Images
 from foodgen.data.codecs import RGB
 
 FORMAT = 1
@@ -27,20 +28,20 @@ FORMAT = 1
 class Latent:
     """What the model sees are latents of an autoencoder, at zero mean and unit variance.
 
-    path        the autoencoder's checkpoint, exported folder, or run's folder
-    image_size  height and width of the images
-    trained     loads the model of such a folder
+    path             the autoencoder's checkpoint, exported folder, or run's folder
+    image_size       height and width of the images
+    load_pretrained  loads the model of such a folder
 
-    Raises ConfigError if it is no autoencoder of such images.
+    Raises ConfigError if it is no autoencoder.
     """
 
-    def __init__(self, path: str, image_size: int, trained: Callable[[str], nn.Module]) -> None:
-        autoencoder = trained(path)
-        if not hasattr(autoencoder, "encode"):
-            raise ConfigError(f"codec.path: {path} holds a {type(autoencoder).__name__}, which is no autoencoder")
-        self._take(autoencoder, image_size)
+    def __init__(self, path: str, image_size: int, load_pretrained: Callable[[str], nn.Module]) -> None:
+        autoencoder = load_pretrained(path)
+        if not isinstance(autoencoder, Autoencoder):
+            raise ConfigError(f"codec.path: {path} holds a {type(autoencoder).__name__}, not an autoencoder")
+        self._use(autoencoder, image_size)
 
-    def _take(self, autoencoder: Any, image_size: int) -> None:
+    def _use(self, autoencoder: Autoencoder, image_size: int) -> None:
         self.autoencoder, self.pixels = autoencoder, RGB(image_size)
         self.shape: tuple[int, ...] = tuple(autoencoder.noise_shape)
 
@@ -49,25 +50,25 @@ class Latent:
         """uint8 pixels to mean and log variance of their latents, (batch, 2 * channels, side, side)."""
         return torch.cat(self.autoencoder.encode(self.pixels.encode(images)), dim=1)
 
-    def draw(self, moments: Tensor) -> Tensor:
-        """Latents of these moments, (batch, *shape), at unit variance."""
+    def sample(self, moments: Tensor) -> Tensor:
+        """Latents sampled with these moments, (batch, *shape), at unit variance."""
         mean, log_variance = moments.float().chunk(2, dim=1)
         return self.autoencoder.normalise(mean + (0.5 * log_variance).exp() * normal_like(mean))
 
     def encode(self, images: Tensor) -> Tensor:
         """uint8 pixels to latents."""
-        return self.draw(self.moments(images))
+        return self.sample(self.moments(images))
 
     @torch.no_grad()
     def decode(self, encoded: Tensor) -> Tensor:
         """Latents to uint8 pixels."""
         return self.pixels.decode(self.autoencoder.decode(self.autoencoder.denormalise(encoded.float())))
 
-    def training(
-        self, images: Any, augment: Any, device: torch.device, batch_size: int
+    def training_set(
+        self, images: Images, augment: Augment, device: torch.device, batch_size: int
     ) -> tuple[Images, Callable[[Tensor], Tensor]]:
-        """The set of all images' moments, each in all its variants, and what makes latents of a batch of them."""
-        return Moments(images, self, augment.variants, device, batch_size), self.draw
+        """The moments of all images, each under all of its augmentations; and a batch of moments to latents."""
+        return Moments(images, self, augment.variants, device, batch_size), self.sample
 
 
 @codecs.add_to_registry(name="diffusers_vae")
@@ -92,11 +93,11 @@ class DiffusersVAE(Latent):
         halvings = len(model.config.block_out_channels) - 1
         if image_size % 2**halvings:
             raise ConfigError(f"codec.path: {path} halves images {halvings} times, which {image_size} pixels are not")
-        self._take(_Diffusers(model.eval().requires_grad_(False).to(device), image_size >> halvings), image_size)
+        self._use(_Diffusers(model.eval().requires_grad_(False).to(device), image_size >> halvings), image_size)
 
 
-class _Diffusers(nn.Module):
-    """AutoencoderKL with our autoencoder's methods."""
+class _Diffusers(Autoencoder):
+    """AutoencoderKL of diffusers as an autoencoder of ours."""
 
     def __init__(self, model: Any, side: int) -> None:
         super().__init__()
@@ -105,11 +106,12 @@ class _Diffusers(nn.Module):
         self.scale, self.shift = float(settings.scaling_factor), float(settings.shift_factor or 0.0)
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        normal = self.model.encode(images).latent_dist
-        return normal.mean, normal.logvar
+        distribution = self.model.encode(images).latent_dist
+        return distribution.mean, distribution.logvar
 
     def decode(self, latents: Tensor) -> Tensor:
-        return self.model.decode(latents).sample
+        images: Tensor = self.model.decode(latents).sample
+        return images
 
     def normalise(self, latents: Tensor) -> Tensor:
         return (latents - self.shift) * self.scale
@@ -132,13 +134,13 @@ class Moments:
 
     def __init__(
         self,
-        images: Any,
+        images: Images,
         codec: Latent,
         variants: Sequence[Callable[[Tensor], Tensor]],
         device: torch.device,
         batch_size: int,
     ) -> None:
-        self.classes: list[str] = images.classes
+        self.classes, self.listing = images.classes, images.listing
         self.labels: Sequence[int] = [*images.labels] * len(variants)
         key = hashlib.sha256(f"{FORMAT}-{images.listing.digest()}-{len(images)}-{len(variants)}".encode())
         for name, tensor in codec.autoencoder.state_dict().items():
@@ -161,7 +163,14 @@ class Moments:
         labels = torch.tensor([self.labels[index] for index in indices])
         return torch.from_numpy(self.array[np.asarray(indices)]), labels
 
-    def _make(self, images: Any, codec: Latent, variants: Any, device: torch.device, batch_size: int) -> None:
+    def _make(
+        self,
+        images: Images,
+        codec: Latent,
+        variants: Sequence[Callable[[Tensor], Tensor]],
+        device: torch.device,
+        batch_size: int,
+    ) -> None:
         temporary = self.folder.with_name(f"{self.folder.name}.making")
         channels, *sides = codec.shape
         try:
@@ -177,9 +186,9 @@ class Moments:
                 for start in tqdm(starts, desc=f"encoding {images.listing.folder}", unit="batch", disable=None):
                     chunk = range(start, min(start + batch_size, len(images)))
                     pixels = images.batch(chunk)[0].to(device)
-                    for number, variant in enumerate(variants):
-                        place = number * len(images) + start
-                        array[place : place + len(chunk)] = codec.moments(variant(pixels)).half().cpu().numpy()
+                    for index, variant in enumerate(variants):
+                        first = index * len(images) + start
+                        array[first : first + len(chunk)] = codec.moments(variant(pixels)).half().cpu().numpy()
                 array.flush()
                 (temporary / "done.json").write_text(json.dumps({"images": len(images), "variants": len(variants)}))
                 temporary.replace(self.folder)

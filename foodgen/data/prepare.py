@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from foodgen.core.errors import DataError
+from foodgen.core.files import atomic
 from foodgen.core.randomness import seed_of
 from foodgen.core.registry import suggestion
 from foodgen.data.folder import UNREADABLE
@@ -225,9 +226,7 @@ def _write_manifest(target: Path, manifest: dict[str, Any]) -> None:
 def _write_whole(path: Path, content: bytes) -> None:
     """Write a file whole or not at all. Raises DataError."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".partial")
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        with atomic(path) as temporary:
+            temporary.write_bytes(content)
     except OSError as error:
         raise DataError(f"target: {path} cannot be written ({error})") from None

@@ -1,38 +1,38 @@
-"""A network and a process together: callers only ever see clean images and noise."""
+"""A network and a process together: a denoiser."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from foodgen.core.networks import Denoiser, HasFeatures
 from foodgen.core.registry import models
 from foodgen.core.types import Prediction
 from foodgen.diffusion import variational
-from foodgen.diffusion.process import Process, column
+from foodgen.diffusion.process import GaussianProcess, column
 
 
 @models.add_to_registry(name="denoiser")
-class Denoiser(nn.Module):
-    """Predicts the image and the noise that x_t is made of.
+class PreconditionedDenoiser(Denoiser):
+    """denoised = c_skip x_t + c_out F(c_in x_t, c_noise, labels).
 
-    network     (x, time, labels) to an image F; what F means, the process says. Of a network with twice the
-                image's channels the second half is a learned variance (IDDPM, Nichol 2021). If it has a method
-                `prepare`, training calls that before every pass
-    process     the corruption
-    channels, image_size  of what it denoises
+    network     F: (x, time, labels) to an image; with twice the image's channels the second half is a learnt variance
+                v (IDDPM, Nichol 2021)
+    process     the path, and the factors around F
+    channels, image_size  of x_t
     classes     number of labels; this number itself is the null label
-    uncertainty whether it learns how large its loss is at each noise level, so that all levels weigh the same
-                (EDM2, equation 21)
-    alignment   channels of the feature maps that the network's own are to be like (see `aligned` objectives); 0
-                for none
+    uncertainty whether to learn the expected loss at each noise level, by which losses are weighted (EDM2, equation 21)
+    alignment   channels of the projected features that `aligned_denoising` compares; 0 for none
 
-    Raises ValueError if the network cannot be aligned.
+    Raises ValueError if the network returns no features to align.
     """
+
+    process: GaussianProcess
 
     def __init__(
         self,
         network: nn.Module,
-        process: Process,
+        process: GaussianProcess,
         channels: int,
         image_size: int,
         classes: int,
@@ -40,76 +40,66 @@ class Denoiser(nn.Module):
         alignment: int = 0,
     ) -> None:
         super().__init__()
-        self.network, self.process = network, process
+        self.network, self.process, self.alignment = network, process, alignment
         self.null_label = classes
         self.noise_shape = (channels, image_size, image_size)
         self.uncertainty = Uncertainty() if uncertainty else None
-        self.projector = None
+        self.projector: nn.Module | None = None
         if alignment:
-            if not hasattr(network, "middle_width"):
-                raise ValueError(f"alignment: a {type(network).__name__} shows no feature map to align")
-            self.projector = nn.Conv2d(network.middle_width, alignment, 3, padding=1)  # type: ignore[arg-type]
+            if not isinstance(network, HasFeatures):
+                raise ValueError(f"alignment: {type(network).__name__} returns no features to align")
+            self.projector = nn.Conv2d(network.feature_channels, alignment, 3, padding=1)
 
     def compile(self, *arguments: Any, **options: Any) -> None:
-        """Compile the network: it, not `forward`, is what training calls."""
+        """Compile the network, which training calls instead of `forward`."""
         self.network.compile(*arguments, **options)
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Prediction:
-        """x: x_t, (batch, channels, size, size); t: (batch,); labels: (batch,), or None for no class."""
         return self.prediction(x, t, *self.outputs(x, t, labels))
 
     def outputs(self, x: Tensor, t: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The network's raw output F, and its learned variance's place between 0 and 1, if it has one."""
-        if self.training and hasattr(self.network, "prepare"):
-            self.network.prepare()  # type: ignore[operator]
-        scales = self.process.scales(t)
-        output = self.network(scales.inp * x, scales.time, labels).float()
+        factors = self.process.preconditioning(t)
+        output = self.network(factors.c_in * x, factors.c_noise, labels).float()
         if output.shape[1] == x.shape[1]:
             return output, None
-        output, share = output.chunk(2, dim=1)
-        return output, (share + 1) / 2
+        output, v = output.chunk(2, dim=1)
+        return output, (v + 1) / 2
 
-    def prediction(self, x: Tensor, t: Tensor, output: Tensor, variance_share: Tensor | None = None) -> Prediction:
-        """What the network's raw output says of x_t."""
-        scales = self.process.scales(t)
-        clean = scales.skip * x + scales.out * output
-        return Prediction(clean, self.process.noise_in(x, clean, t), variance_share)
+    def outputs_and_features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        assert isinstance(self.network, HasFeatures) and self.projector is not None
+        factors = self.process.preconditioning(t)
+        output, features = self.network(factors.c_in * x, factors.c_noise, labels, return_features=True)
+        return output.float(), self.projector(features).float()
 
-    def target(self, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What the raw output should be.
+    def prediction(self, x: Tensor, t: Tensor, output: Tensor, v: Tensor | None = None) -> Prediction:
+        factors = self.process.preconditioning(t)
+        denoised = factors.c_skip * x + factors.c_out * output
+        return Prediction(denoised, self.process.eps(x, denoised, t), v)
 
-        Solved for F, clean = skip x + out F reads, without cancellation where sigma is small,
-        F = ((1 - skip alpha) clean - skip sigma noise) / out.
+    def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """The output F that would be right.
+
+        x_0 = c_skip x_t + c_out F solved for F, without cancellation where sigma is small:
+        F = ((1 - c_skip alpha) x_0 - c_skip sigma eps) / c_out.
         """
-        scales = self.process.scales(t)
+        factors = self.process.preconditioning(t)
         alpha, sigma = column(self.process.alpha(t)), column(self.process.sigma(t))
-        return ((1 - scales.skip * alpha) * clean - scales.skip * sigma * noise) / scales.out
-
-    def regression(self, clean: Tensor, noise: Tensor, t: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The network's raw output, and what it should have been."""
-        output, _ = self.outputs(self.process.mix(clean, noise, t), t, labels)
-        return output, self.target(clean, noise, t)
+        return ((1 - factors.c_skip * alpha) * x0 - factors.c_skip * sigma * eps) / factors.c_out
 
     def log_loss(self, t: Tensor) -> Tensor:
-        """ln of the mean squared error to be expected at t, (batch,); 0 without uncertainty."""
-        return torch.zeros_like(t) if self.uncertainty is None else self.uncertainty(self.process.scales(t).time)
+        if self.uncertainty is None:
+            return torch.zeros_like(t)
+        return self.uncertainty(self.process.preconditioning(t).c_noise)
 
-    def features(self) -> Tensor:
-        """The network's feature map of the last training pass, projected: (batch, alignment, side, side)."""
-        assert self.projector is not None
-        return self.projector(self.network.middle).float()
+    def vlb_term(self, x0: Tensor, x: Tensor, t: Tensor, s: Tensor, prediction: Prediction) -> Tensor:
+        return variational.vlb_term(self.process, x0, x, t, s, prediction)
 
-    def bound_term(self, clean: Tensor, x: Tensor, t: Tensor, s: Tensor, prediction: Prediction) -> Tensor:
-        """One term of the variational bound, (batch,) bits per dimension; see `variational.bound_term`."""
-        return variational.bound_term(self.process, clean, x, t, s, prediction)
-
-    def prior_term(self, clean: Tensor, t: Tensor) -> Tensor:
-        """The bound's term of its first time, (batch,) bits per dimension."""
-        return variational.prior_term(self.process, clean, t)
+    def prior_term(self, x0: Tensor, t: Tensor) -> Tensor:
+        return variational.prior_term(self.process, x0, t)
 
 
 class Uncertainty(nn.Module):
-    """Noise level to ln of the loss: a linear map of random waves (EDM2, appendix B.2)."""
+    """Noise level to ln of the loss: a linear map of Fourier features (EDM2, appendix B.2)."""
 
     frequencies: Tensor
     phases: Tensor
@@ -122,5 +112,5 @@ class Uncertainty(nn.Module):
 
     def forward(self, time: Tensor) -> Tensor:
         """time: (batch,), on a scale of about a thousand."""
-        waves = (time.float()[:, None] / 1000 * self.frequencies + self.phases).cos() * 2**0.5
-        return waves @ self.weight / len(self.weight) ** 0.5
+        features = (time.float()[:, None] / 1000 * self.frequencies + self.phases).cos() * 2**0.5
+        return features @ self.weight / len(self.weight) ** 0.5

@@ -1,4 +1,4 @@
-"""Guidance: how a sampler looks at x_t, with one prediction or with several combined."""
+"""Guidance: the prediction that a sampler follows, made of one or several predictions."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -7,40 +7,39 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from foodgen.core.networks import Denoiser, Guidance, NoiseLevelClassifier, Process
 from foodgen.core.registry import guidances
 from foodgen.core.types import Prediction
 from foodgen.diffusion.process import column
 
 Interval = tuple[float, float | None]
+Correction = tuple[Tensor | float, Tensor | float]  # added to the denoised image and to eps
 EVERYWHERE: Interval = (0.0, None)
 
 
 @guidances.add_to_registry(name="none")
-class NoGuidance:
+class NoGuidance(Guidance):
     """The model's own prediction."""
 
-    def __call__(self, model: nn.Module, x: Tensor, t: Tensor, labels: Tensor | None) -> Prediction:
-        return model(x, t, labels)
+    def __call__(self, model: Denoiser, x: Tensor, t: Tensor, labels: Tensor | None) -> Prediction:
+        prediction: Prediction = model(x, t, labels)
+        return prediction
 
-    def check(self, model: nn.Module) -> None:
-        """Serves every model."""
-
-    def shift(
-        self, model: nn.Module, x: Tensor, t: Tensor, labels: Tensor | None, here: Prediction
-    ) -> tuple[Tensor | float, Tensor | float]:
-        """What is added to the predicted image and noise."""
+    def correction(
+        self, model: Denoiser, x: Tensor, t: Tensor, labels: Tensor | None, prediction: Prediction
+    ) -> Correction:
+        """What is added to the denoised image and to eps."""
         return 0.0, 0.0
 
 
-class Guidance(NoGuidance, ABC):
-    """Adds something to the model's prediction while the noise level is within an interval.
+class IntervalGuidance(NoGuidance, ABC):
+    """Corrects the model's prediction where the noise level is within an interval.
 
     scale     strength
-    interval  noise levels sigma / alpha, lowest and highest, in which it acts (Kynkaanniemi 2024); null for
-              the highest is no bound
+    interval  lowest and highest noise level sigma / alpha (Kynkaanniemi 2024); null for no highest
     """
 
-    neutral: float  # the scale at which nothing is added
+    neutral: float  # the scale at which there is no correction
 
     def __init__(self, scale: float, interval: Interval = EVERYWHERE) -> None:
         if len(interval) != 2 or not 0 <= interval[0] < (float("inf") if interval[1] is None else interval[1]):
@@ -48,29 +47,27 @@ class Guidance(NoGuidance, ABC):
         self.scale, self.lowest = scale, interval[0]
         self.highest = float("inf") if interval[1] is None else interval[1]
 
-    def __call__(self, model: nn.Module, x: Tensor, t: Tensor, labels: Tensor | None) -> Prediction:
-        here = model(x, t, labels)
-        clean, noise = self.shift(model, x, t, labels, here)
-        return replace(here, clean=here.clean + clean, noise=here.noise + noise)
+    def __call__(self, model: Denoiser, x: Tensor, t: Tensor, labels: Tensor | None) -> Prediction:
+        prediction = model(x, t, labels)
+        denoised, eps = self.correction(model, x, t, labels, prediction)
+        return replace(prediction, denoised=prediction.denoised + denoised, eps=prediction.eps + eps)
 
-    def shift(
-        self, model: nn.Module, x: Tensor, t: Tensor, labels: Tensor | None, here: Prediction
-    ) -> tuple[Tensor | float, Tensor | float]:
-        level = model.process.sigma(t[:1]) / model.process.alpha(t[:1])  # type: ignore[operator, union-attr]
-        if labels is None or self.scale == self.neutral or not self.lowest <= float(level) <= self.highest:
+    def correction(
+        self, model: Denoiser, x: Tensor, t: Tensor, labels: Tensor | None, prediction: Prediction
+    ) -> Correction:
+        sigma = model.process.sigma(t[:1]) / model.process.alpha(t[:1])
+        if labels is None or self.scale == self.neutral or not self.lowest <= float(sigma) <= self.highest:
             return 0.0, 0.0
-        return self.added(model, x, t, labels, here)
+        return self.guide(model, x, t, labels, prediction)
 
     @abstractmethod
-    def added(
-        self, model: nn.Module, x: Tensor, t: Tensor, labels: Tensor, here: Prediction
-    ) -> tuple[Tensor | float, Tensor | float]:
-        """What is added to the predicted image and noise where guidance acts."""
+    def guide(self, model: Denoiser, x: Tensor, t: Tensor, labels: Tensor, prediction: Prediction) -> Correction:
+        """The correction within the interval."""
 
 
 @guidances.add_to_registry(name="classifier_free")
-class ClassifierFree(Guidance):
-    """Away from the prediction without a class, towards the one with it (Ho, Salimans 2022).
+class ClassifierFreeGuidance(IntervalGuidance):
+    """Away from the unconditional prediction, towards the conditional one (Ho, Salimans 2022).
 
     scale     1 is no guidance, 2 doubles the difference
     interval  of noise levels
@@ -81,21 +78,19 @@ class ClassifierFree(Guidance):
     def __init__(self, scale: float = 1.5, interval: Interval = EVERYWHERE) -> None:
         super().__init__(scale, interval)
 
-    def added(
-        self, model: nn.Module, x: Tensor, t: Tensor, labels: Tensor, here: Prediction
-    ) -> tuple[Tensor | float, Tensor | float]:
-        without = model(x, t, torch.full_like(labels, model.null_label))  # type: ignore[arg-type]
-        return _away(here, without, self.scale)
+    def guide(self, model: Denoiser, x: Tensor, t: Tensor, labels: Tensor, prediction: Prediction) -> Correction:
+        unconditional = model(x, t, torch.full_like(labels, model.null_label))
+        return _extrapolated(prediction, unconditional, self.scale)
 
 
 @guidances.add_to_registry(name="autoguidance")
-class Autoguidance(Guidance):
+class Autoguidance(IntervalGuidance):
     """Away from a worse model's prediction: a smaller one, or the same one earlier in training (Karras 2024).
 
-    guide     its checkpoint, exported folder, or run's folder
-    scale     1 is no guidance, 2 doubles the difference
-    interval  of noise levels
-    trained   loads the model of such a folder
+    guide            its checkpoint, exported folder, or run's folder
+    scale            1 is no guidance, 2 doubles the difference
+    interval         of noise levels
+    load_pretrained  loads the model of such a folder
     """
 
     neutral = 1.0
@@ -103,37 +98,35 @@ class Autoguidance(Guidance):
     def __init__(
         self,
         guide: str,
-        trained: Callable[[str], nn.Module],
+        load_pretrained: Callable[[str], nn.Module],
         scale: float = 1.5,
         interval: Interval = EVERYWHERE,
     ) -> None:
         super().__init__(scale, interval)
-        self.path, self.guide = guide, trained(guide)
+        self.path, self.guide_model = guide, load_pretrained(guide)
 
-    def check(self, model: nn.Module) -> None:
-        """Raise ValueError unless the guide denoises the same things along the same path."""
-        check_alike(f"guide: {self.path}", self.guide, model)
-        if not hasattr(self.guide, "regression"):
-            raise ValueError(f"guide: {self.path} holds a {type(self.guide).__name__}, which is no denoiser")
+    def check(self, model: Denoiser) -> None:
+        """Raise ValueError unless the guide denoises the same images on the same path."""
+        if not isinstance(self.guide_model, Denoiser):
+            raise ValueError(f"guide: {self.path} holds a {type(self.guide_model).__name__}, not a denoiser")
+        check_compatible(f"guide: {self.path}", self.guide_model, model)
 
-    def added(
-        self, model: nn.Module, x: Tensor, t: Tensor, labels: Tensor, here: Prediction
-    ) -> tuple[Tensor | float, Tensor | float]:
-        return _away(here, self.guide(x, t, labels), self.scale)
+    def guide(self, model: Denoiser, x: Tensor, t: Tensor, labels: Tensor, prediction: Prediction) -> Correction:
+        return _extrapolated(prediction, self.guide_model(x, t, labels), self.scale)
 
 
 @guidances.add_to_registry(name="classifier")
-class Classifier(Guidance):
-    """Towards images that a noisy classifier takes for the class (Dhariwal 2021, algorithms 1 and 2).
+class ClassifierGuidance(IntervalGuidance):
+    """Towards images that a noisy classifier assigns to the class (Dhariwal 2021, algorithms 1 and 2).
 
-    classifier  its checkpoint, exported folder, or run's folder
-    scale       0 is no guidance; 1 is Bayes' rule, if model and classifier are right
-    interval    of noise levels
-    trained     loads the model of such a folder
+    classifier       its checkpoint, exported folder, or run's folder
+    scale            0 is no guidance; 1 is Bayes' rule, if model and classifier are right
+    interval         of noise levels
+    load_pretrained  loads the model of such a folder
 
-    The score of x_t given the class is the score of x_t plus the gradient of ln p(class | x_t); in terms of
-    noise it moves by -sigma times that gradient, in terms of the image by sigma squared over alpha. Pure noise,
-    where alpha is 0, tells nothing of the class, and nothing is added.
+    The score of x_t given the class is the score of x_t plus grad ln p(class | x_t): eps changes by -sigma times
+    that gradient, the denoised image by sigma^2 / alpha times it. Pure noise, where alpha is 0, has no class, and
+    is not guided.
     """
 
     neutral = 0.0
@@ -141,36 +134,37 @@ class Classifier(Guidance):
     def __init__(
         self,
         classifier: str,
-        trained: Callable[[str], nn.Module],
+        load_pretrained: Callable[[str], nn.Module],
         scale: float = 1.0,
         interval: Interval = EVERYWHERE,
     ) -> None:
         super().__init__(scale, interval)
-        self.path, self.classifier = classifier, trained(classifier)
+        self.path, self.classifier = classifier, load_pretrained(classifier)
 
-    def check(self, model: nn.Module) -> None:
-        """Raise ValueError unless the classifier knows the same things along the same path."""
-        check_alike(f"classifier: {self.path}", self.classifier, model)
-        if not hasattr(self.classifier, "log_probability"):
-            raise ValueError(f"classifier: {self.path} holds a {type(self.classifier).__name__}, which is none")
+    def check(self, model: Denoiser) -> None:
+        """Raise ValueError unless the classifier knows the same images on the same path."""
+        if not isinstance(self.classifier, NoiseLevelClassifier):
+            raise ValueError(
+                f"classifier: {self.path} holds a {type(self.classifier).__name__}, not a classifier of noisy images"
+            )
+        check_compatible(f"classifier: {self.path}", self.classifier, model)
 
-    def added(
-        self, model: nn.Module, x: Tensor, t: Tensor, labels: Tensor, here: Prediction
-    ) -> tuple[Tensor | float, Tensor | float]:
-        alpha, sigma = model.process.alpha(t), model.process.sigma(t)  # type: ignore[operator, union-attr]
+    def guide(self, model: Denoiser, x: Tensor, t: Tensor, labels: Tensor, prediction: Prediction) -> Correction:
+        assert isinstance(self.classifier, NoiseLevelClassifier)
+        alpha, sigma = model.process.alpha(t), model.process.sigma(t)
         if float(alpha[0]) < 1e-6:
             return 0.0, 0.0
         with torch.enable_grad():
-            place = x.detach().requires_grad_()
-            chosen = self.classifier.log_probability(place, t, labels).sum()  # type: ignore[operator]
-            (slope,) = torch.autograd.grad(chosen, place)
-        push = self.scale * column(sigma) * slope.float()
-        return column(sigma / alpha) * push, -push
+            x = x.detach().requires_grad_()
+            log_probability = self.classifier.log_probability(x, t, labels).sum()
+            (gradient,) = torch.autograd.grad(log_probability, x)
+        step = self.scale * column(sigma) * gradient.float()
+        return column(sigma / alpha) * step, -step
 
 
 @guidances.add_to_registry(name="together")
 class Together(NoGuidance):
-    """Several guidances at once: what each adds to the model's prediction, summed.
+    """Several guidances at once: their corrections are summed.
 
     guidances  each under a label
     """
@@ -178,14 +172,14 @@ class Together(NoGuidance):
     def __init__(self, guidances: dict[str, NoGuidance]) -> None:
         self.guidances = guidances
 
-    def __call__(self, model: nn.Module, x: Tensor, t: Tensor, labels: Tensor | None) -> Prediction:
-        here = model(x, t, labels)
-        shifts = [guidance.shift(model, x, t, labels, here) for guidance in self.guidances.values()]
-        clean = sum((shift[0] for shift in shifts), start=here.clean)
-        noise = sum((shift[1] for shift in shifts), start=here.noise)
-        return replace(here, clean=clean, noise=noise)
+    def __call__(self, model: Denoiser, x: Tensor, t: Tensor, labels: Tensor | None) -> Prediction:
+        prediction = model(x, t, labels)
+        corrections = [one.correction(model, x, t, labels, prediction) for one in self.guidances.values()]
+        denoised = sum((correction[0] for correction in corrections), start=prediction.denoised)
+        eps = sum((correction[1] for correction in corrections), start=prediction.eps)
+        return replace(prediction, denoised=denoised, eps=eps)
 
-    def check(self, model: nn.Module) -> None:
+    def check(self, model: Denoiser) -> None:
         """Raise ValueError if one of them cannot guide this model."""
         for label, guidance in self.guidances.items():
             try:
@@ -194,23 +188,22 @@ class Together(NoGuidance):
                 raise ValueError(f"guidances.{label}.{error}") from None
 
 
-def _away(here: Prediction, worse: Prediction, scale: float) -> tuple[Tensor, Tensor]:
-    return (scale - 1) * (here.clean - worse.clean), (scale - 1) * (here.noise - worse.noise)
+def _extrapolated(prediction: Prediction, worse: Prediction, scale: float) -> Correction:
+    return (scale - 1) * (prediction.denoised - worse.denoised), (scale - 1) * (prediction.eps - worse.eps)
 
 
-def check_alike(what: str, helper: nn.Module, model: nn.Module) -> None:
-    """Raise ValueError unless both models see images of one shape along one path of corruption."""
-    if not hasattr(helper, "process") or not hasattr(model, "process"):
-        raise ValueError(f"{what} holds a {type(helper).__name__}, which knows no noise levels")
-    if helper.noise_shape != model.noise_shape:
-        raise ValueError(f"{what} sees {helper.noise_shape}, not {model.noise_shape}")
-    if getattr(helper.process, "length", None) != getattr(model.process, "length", None):
-        raise ValueError(f"{what} was trained along another path than the model's")
+def check_compatible(what: str, guide: Denoiser | NoiseLevelClassifier, model: Denoiser) -> None:
+    """Raise ValueError unless both see images of one shape on one path."""
+    if guide.noise_shape != model.noise_shape:
+        raise ValueError(f"{what} was trained on images of shape {guide.noise_shape}, not {model.noise_shape}")
+    other, own = guide.process, model.process
+    if type(other) is not type(own) or other.num_timesteps != own.num_timesteps or not _same_path(other, own, model):
+        raise ValueError(f"{what} was trained on another path than the model's")
+
+
+def _same_path(other: Process, own: Process, model: nn.Module) -> bool:
     device = next(model.parameters()).device
-    if device.type == "meta":  # shapes alone are known
-        return
-    times = model.process.grid(4).float()[:-1].to(device)  # type: ignore[operator, union-attr]
-    for name in ("alpha", "sigma"):
-        ours, theirs = (getattr(one.process, name) for one in (model, helper))
-        if type(helper.process) is not type(model.process) or not torch.allclose(ours(times), theirs(times)):
-            raise ValueError(f"{what} was trained along another path than the model's")
+    if device.type == "meta":  # there are no numbers to compare
+        return True
+    t = own.timesteps(4).float()[:-1].to(device)
+    return torch.allclose(own.alpha(t), other.alpha(t)) and torch.allclose(own.sigma(t), other.sigma(t))

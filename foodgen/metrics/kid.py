@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from foodgen.core.registry import metrics
-from foodgen.core.types import Evidence, Metric
+from foodgen.core.types import Metric, MetricInputs
 
 ROWS = 1024  # of a kernel matrix that are held at a time
 
@@ -79,6 +79,6 @@ class KID(Metric):
     lower_is_better = True
     to_training = True
 
-    def __call__(self, evidence: Evidence) -> dict[str, Any]:
-        distance, error = kernel_distance(evidence.generated, evidence.real, evidence.labels, evidence.real_labels)
+    def __call__(self, inputs: MetricInputs) -> dict[str, Any]:
+        distance, error = kernel_distance(inputs.generated, inputs.real, inputs.labels, inputs.real_labels)
         return {"kid": 1000 * distance, "kid_error": 1000 * error}

@@ -1,18 +1,19 @@
-"""How often a classifier finds in a generated image the class that it was drawn for."""
+"""How often a classifier assigns a generated image to the class that it was generated for."""
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
 from foodgen.core.registry import metrics
-from foodgen.core.types import Evidence, FeatureSpace, Metric
+from foodgen.core.types import FeatureSpace, Metric, MetricInputs
 
 
 @metrics.add_to_registry(name="label_accuracy")
 class LabelAccuracy(Metric):
-    """Share of images whose class the classifier names; `real_label_accuracy` is its share on real images.
+    """The classifier's accuracy on generated images; `real_label_accuracy` is that on real ones.
 
-    By class, [generated, real], it is told as a detail. Above the real share images are more typical than photos.
+    The detail by class is [generated, real]. Generated images above the real accuracy are more typical than photos.
     """
 
     name = "label_accuracy"
@@ -20,26 +21,26 @@ class LabelAccuracy(Metric):
     of_sets = False
 
     def check(self, space: FeatureSpace) -> None:
-        if not hasattr(space, "classify"):
+        if space.classifier() is None:
             raise ValueError(
-                f"label_accuracy wants a classifier's features, as in classifier/label_accuracy; "
-                f"{type(space).__name__} tells no classes"
+                f"label_accuracy needs a classifier's features, as in classifier/label_accuracy; "
+                f"{type(space).__name__} is no classifier"
             )
 
-    def __call__(self, evidence: Evidence) -> dict[str, Any]:
-        made = self._right(evidence, evidence.generated, evidence.labels)
-        real = self._right(evidence, evidence.real, evidence.real_labels)
+    def __call__(self, inputs: MetricInputs) -> dict[str, Any]:
+        assert inputs.classify is not None
+        generated = self._correct(inputs.classify, inputs.generated, inputs.labels)
+        real = self._correct(inputs.classify, inputs.real, inputs.real_labels)
         by_class = {}
-        for label in evidence.real_labels.unique().tolist():
-            parts = made[evidence.labels == label], real[evidence.real_labels == label]
+        for label in inputs.real_labels.unique().tolist():
+            parts = generated[inputs.labels == label], real[inputs.real_labels == label]
             by_class[label] = [round(part.mean().item(), 4) if len(part) else None for part in parts]
         return {
-            "label_accuracy": made.mean().item(),
+            "label_accuracy": generated.mean().item(),
             "real_label_accuracy": real.mean().item(),
             "label_accuracy_by_class": by_class,
         }
 
     @staticmethod
-    def _right(evidence: Evidence, features: Tensor, labels: Tensor) -> Tensor:
-        assert evidence.classify is not None
-        return (evidence.classify(features).argmax(dim=1) == labels).double()
+    def _correct(classify: Callable[[Tensor], Tensor], features: Tensor, labels: Tensor) -> Tensor:
+        return (classify(features).argmax(dim=1) == labels).double()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from foodgen.core.registry import metrics
-from foodgen.core.types import Evidence, Metric
+from foodgen.core.types import Metric, MetricInputs
 
 ROWS = 2048  # of a distance matrix that are held at a time
 
@@ -40,8 +40,8 @@ class Precision(Metric):
     lower_is_better = False
     k = 3
 
-    def __call__(self, evidence: Evidence) -> dict[str, Any]:
-        generated, real = evidence.generated.double(), evidence.real.double()
+    def __call__(self, inputs: MetricInputs) -> dict[str, Any]:
+        generated, real = inputs.generated.double(), inputs.real.double()
         precise, _ = balls_around(generated, real, radii(real, self.k))
         recalled, _ = balls_around(real, generated, radii(generated, self.k))
         return {"precision": (precise > 0).double().mean().item(), "recall": (recalled > 0).double().mean().item()}
@@ -55,7 +55,7 @@ class Coverage(Metric):
     lower_is_better = False
     k = 5
 
-    def __call__(self, evidence: Evidence) -> dict[str, Any]:
-        generated, real = evidence.generated.double(), evidence.real.double()
+    def __call__(self, inputs: MetricInputs) -> dict[str, Any]:
+        generated, real = inputs.generated.double(), inputs.real.double()
         counts, held = balls_around(generated, real, radii(real, self.k))
         return {"coverage": held.double().mean().item(), "density": counts.double().mean().item() / self.k}

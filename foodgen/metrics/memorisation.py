@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from foodgen.core.registry import metrics
-from foodgen.core.types import Evidence, Metric
+from foodgen.core.types import Metric, MetricInputs
 
 SHOWN = 24  # nearest pairs that are told
 
@@ -42,10 +42,10 @@ class Memorisation(Metric):
     of_sets = False
     needs_training = True
 
-    def __call__(self, evidence: Evidence) -> dict[str, Any]:
-        both = torch.cat([evidence.generated, evidence.real]).float()
-        distance, number = nearest(both, evidence.training())
-        made, real = distance.split([len(evidence.generated), len(evidence.real)])
+    def __call__(self, inputs: MetricInputs) -> dict[str, Any]:
+        both = torch.cat([inputs.generated, inputs.real]).float()
+        distance, number = nearest(both, inputs.training())
+        made, real = distance.split([len(inputs.generated), len(inputs.real)])
         ranks = torch.searchsorted(real.sort().values, made), torch.searchsorted(real.sort().values, made, right=True)
         farther = 1 - (ranks[0] + ranks[1]).double() / (2 * len(real))  # ties count half
         order = made.argsort()[:SHOWN].tolist()

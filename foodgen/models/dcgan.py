@@ -28,16 +28,16 @@ class DCGAN(Generator):
     channels, image_size  of the images
     classes               number of labels, each a vector beside the noise; 0 for none
     width                 channels at half the image's size; doubled with each halving
-    noise_width           numbers an image starts from
+    z_dim           numbers an image starts from
     """
 
-    def __init__(self, channels: int, image_size: int, classes: int, width: int = 128, noise_width: int = 100) -> None:
+    def __init__(self, channels: int, image_size: int, classes: int, width: int = 128, z_dim: int = 100) -> None:
         super().__init__()
-        at_least_one(width=width, noise_width=noise_width)
-        self.noise_shape = (noise_width,)
+        at_least_one(width=width, z_dim=z_dim)
+        self.noise_shape = (z_dim,)
         widths = [width * 2**number for number in reversed(range(halvings(image_size)))]
-        self.label = ClassTable(classes, noise_width)
-        layers: list[nn.Module] = [nn.ConvTranspose2d(2 * noise_width, widths[0], 4, bias=False)]
+        self.label = ClassTable(classes, z_dim)
+        layers: list[nn.Module] = [nn.ConvTranspose2d(2 * z_dim, widths[0], 4, bias=False)]
         for inputs, outputs in zip(widths, [*widths[1:], channels], strict=True):
             layers += [nn.BatchNorm2d(inputs), nn.ReLU()]
             layers += [nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=outputs == channels)]
@@ -45,7 +45,7 @@ class DCGAN(Generator):
         _initialise(self)
 
     def images(self, latent: Tensor, labels: Tensor | None, noise: Tensor) -> Tensor:
-        x = torch.cat([latent, self.label(labels, len(latent))], dim=1)  # (batch, 2 * noise_width)
+        x = torch.cat([latent, self.label(labels, len(latent))], dim=1)  # (batch, 2 * z_dim)
         return self.layers(x[:, :, None, None]).tanh()  # (batch, channels, size, size)
 
 

@@ -4,13 +4,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from foodgen.core.networks import HasFeatures
 from foodgen.core.registry import models
 from foodgen.layers.conditioning import LabelEmbedding, TimeEmbedding
 from foodgen.layers.transformer import Modulation, RotaryPositions, TransformerBlock
 
 
 @models.add_to_registry(name="dit")
-class DiT(nn.Module):
+class DiT(HasFeatures):
     """Image and noise level to an image, as a sequence of patches.
 
     channels    of the images
@@ -24,8 +25,6 @@ class DiT(nn.Module):
 
     Raises ValueError if patches do not tile the image or heads do not divide the width.
     """
-
-    middle: Tensor | None = None  # what the trunk holds after a third of its depth, (batch, width, side, side)
 
     def __init__(
         self,
@@ -44,7 +43,7 @@ class DiT(nn.Module):
             raise ValueError(f"width: {width} is not a multiple of heads: {heads}, or depth or patch is below 1")
         if image_size % patch:
             raise ValueError(f"patch: {patch} does not divide {image_size} pixels")
-        self.patch, self.side, self.middle_width = patch, image_size // patch, width
+        self.patch, self.side, self.feature_channels = patch, image_size // patch, width
         self.first = nn.Linear(channels * patch**2, width)
         self.time, self.label = TimeEmbedding(256, width), LabelEmbedding(classes, width)
         self.positions = RotaryPositions(self.side, width // heads)
@@ -53,23 +52,30 @@ class DiT(nn.Module):
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.modulation = Modulation(width, width, 2)
         self.last = nn.Linear(width, (outputs or channels) * patch**2)
-        self.apply(_start)
+        self.apply(_initialise)
         for layer in (self.last, *(module.linear for module in self.modules() if isinstance(module, Modulation))):
             nn.init.zeros_(layer.weight)
         nn.init.normal_(self.label.table.weight, std=0.02)
 
-    def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:
-        """x: (batch, channels, size, size); time: noise level, (batch,); labels: (batch,) or None."""
+    def forward(
+        self, x: Tensor, time: Tensor, labels: Tensor | None = None, return_features: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """x: (batch, channels, size, size); time: noise level, (batch,); labels: (batch,) or None.
+
+        Features are those after a third of the depth.
+        """
         condition = self.time(time) + self.label(labels, len(x))  # (batch, width)
-        told = self.shared(condition) if self.shared is not None else condition
+        modulation = self.shared(condition) if self.shared is not None else condition
         x = self.first(functional.pixel_unshuffle(x, self.patch).flatten(2).transpose(1, 2))  # (batch, tokens, width)
-        for number, block in enumerate(self.blocks):
-            x = block(x, told, self.positions)
-            if self.training and number == len(self.blocks) // 3:
-                self.middle = _as_map(x, self.side)
+        features = x
+        for index, block in enumerate(self.blocks):
+            x = block(x, modulation, self.positions)
+            if index == len(self.blocks) // 3:
+                features = x
         shift, scale = self.modulation(condition)[:, None].chunk(2, dim=-1)
         x = self.last(self.norm(x) * (1 + scale) + shift)
-        return functional.pixel_shuffle(_as_map(x, self.side), self.patch)  # (batch, outputs, size, size)
+        x = functional.pixel_shuffle(_as_map(x, self.side), self.patch)  # (batch, outputs, size, size)
+        return (x, _as_map(features, self.side)) if return_features else x
 
 
 def _as_map(tokens: Tensor, side: int) -> Tensor:
@@ -77,7 +83,7 @@ def _as_map(tokens: Tensor, side: int) -> Tensor:
 
 
 @torch.no_grad()
-def _start(layer: nn.Module) -> None:
+def _initialise(layer: nn.Module) -> None:
     """Linear layers start as the paper's: Xavier's uniform weights, no bias."""
     if isinstance(layer, nn.Linear):
         nn.init.xavier_uniform_(layer.weight)

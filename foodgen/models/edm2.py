@@ -1,4 +1,4 @@
-"""The U-Net of EDM2 (Karras 2023), whose weights and features keep their size through training."""
+"""The U-Net of EDM2 (Karras 2023), with magnitude-preserving layers."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from foodgen.core.registry import models
-from foodgen.layers.magnitude import Waves, Weighted, joined, mixed, normalised, silu
+from foodgen.layers.magnitude import MPConv, MPFourier, mp_cat, mp_silu, mp_sum, normalize
 
 LARGEST = 256.0  # features beyond this are clipped, for half precision
 BRANCH, LABEL = 0.3, 0.5  # weights of a residual branch, and of the label in the condition
@@ -37,12 +37,12 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.way, self.heads, self.dropout, self.resample = way, heads, dropout, resample
-        self.shortcut = Weighted(inputs, outputs, size=1) if inputs != outputs else None
-        self.first = Weighted(outputs if way == "down" else inputs, outputs, size=3)
-        self.told, self.gain = Weighted(condition, outputs), nn.Parameter(torch.zeros(()))
-        self.second = Weighted(outputs, outputs, size=3)
-        self.to_query_key_value = Weighted(outputs, 3 * outputs, size=1) if heads else None
-        self.out = Weighted(outputs, outputs, size=1) if heads else None
+        self.shortcut = MPConv(inputs, outputs, size=1) if inputs != outputs else None
+        self.first = MPConv(outputs if way == "down" else inputs, outputs, size=3)
+        self.embed, self.gain = MPConv(condition, outputs), nn.Parameter(torch.zeros(()))
+        self.second = MPConv(outputs, outputs, size=3)
+        self.to_query_key_value = MPConv(outputs, 3 * outputs, size=1) if heads else None
+        self.out = MPConv(outputs, outputs, size=1) if heads else None
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         if self.resample == "down":
@@ -50,21 +50,21 @@ class Block(nn.Module):
         if self.resample == "up":
             x = functional.interpolate(x, scale_factor=2.0, mode="nearest")
         if self.way == "down":
-            x = normalised(x if self.shortcut is None else self.shortcut(x), (1,))
-        hidden = self.first(silu(x))
-        hidden = silu(hidden * (self.told(condition, self.gain) + 1)[:, :, None, None].to(hidden.dtype))
+            x = normalize(x if self.shortcut is None else self.shortcut(x), (1,))
+        hidden = self.first(mp_silu(x))
+        hidden = mp_silu(hidden * (self.embed(condition, self.gain) + 1)[:, :, None, None].to(hidden.dtype))
         hidden = self.second(functional.dropout(hidden, self.dropout, self.training))
         if self.way == "up" and self.shortcut is not None:
             x = self.shortcut(x)
-        x = mixed(x, hidden, BRANCH)
+        x = mp_sum(x, hidden, BRANCH)
         if self.heads:
-            x = mixed(x, self._attended(x), BRANCH)
+            x = mp_sum(x, self._attended(x), BRANCH)
         return x.clip(-LARGEST, LARGEST)
 
     def _attended(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
         split = self.to_query_key_value(x).reshape(batch, self.heads, channels // self.heads, 3, height * width)  # type: ignore[misc]
-        query, key, value = normalised(split, (2,)).permute(3, 0, 1, 4, 2)  # (batch, heads, pixels, width of a head)
+        query, key, value = normalize(split, (2,)).permute(3, 0, 1, 4, 2)  # (batch, heads, pixels, width of a head)
         seen = functional.scaled_dot_product_attention(query, key, value)
         return self.out(seen.transpose(-1, -2).reshape(x.shape))  # type: ignore[misc]
 
@@ -107,15 +107,15 @@ class EDM2(nn.Module):
             )
         condition = width * max(multipliers)
         self.classes = classes
-        self.waves, self.time = Waves(width), Weighted(width, condition)
-        self.label = Weighted(classes, condition) if classes else None
+        self.fourier, self.time = MPFourier(width), MPConv(width, condition)
+        self.label = MPConv(classes, condition) if classes else None
 
         def block(inputs: int, outputs: int, way: Literal["down", "up"], size: int) -> Block:
             heads = max(1, outputs // head_width) if size in attention_at else 0
             return Block(inputs, outputs, condition, way, heads, dropout)
 
         now, size = width * multipliers[0], image_size
-        self.first = Weighted(channels + 1, now, size=3)
+        self.first = MPConv(channels + 1, now, size=3)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         skips = [now]
         for number, multiplier in enumerate(multipliers):
@@ -138,23 +138,17 @@ class EDM2(nn.Module):
             if number > 0:
                 self.up.append(Block(now, now, condition, "up", 0, dropout, resample="up"))
                 size *= 2
-        self.last, self.gain = Weighted(now, channels, size=3), nn.Parameter(torch.zeros(()))
-
-    def prepare(self) -> None:
-        """Bring all stored weights to unit size: training calls this before every pass."""
-        for layer in self.modules():
-            if isinstance(layer, Weighted):
-                layer.settle()
+        self.last, self.gain = MPConv(now, channels, size=3), nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:
         """x: (batch, channels, size, size); time: noise level, (batch,); labels: (batch,) or None."""
-        condition = self.time(self.waves(time / 1000))
+        condition = self.time(self.fourier(time / 1000))
         if self.label is not None:
             if labels is None:
                 labels = torch.full((len(x),), self.classes, device=x.device)
             one = functional.one_hot(labels.clamp(max=self.classes), self.classes + 1)[:, :-1]  # null label: zeros
-            condition = mixed(condition, self.label(one.to(condition.dtype) * self.classes**0.5), LABEL)
-        condition = silu(condition)  # (batch, condition)
+            condition = mp_sum(condition, self.label(one.to(condition.dtype) * self.classes**0.5), LABEL)
+        condition = mp_silu(condition)  # (batch, condition)
         x = self.first(torch.cat([x, torch.ones_like(x[:, :1])], dim=1))
         skips = [x]
         for block in self.down:
@@ -164,5 +158,5 @@ class EDM2(nn.Module):
             x = block(x, condition)
         for block in self.up:
             resamples = block.resample == "up"
-            x = block(x if resamples else joined(x, skips.pop()), condition)
+            x = block(x if resamples else mp_cat(x, skips.pop()), condition)
         return self.last(x, self.gain)  # (batch, channels, size, size)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from foodgen.core.networks import HasFeatures
 from foodgen.core.registry import models
 from foodgen.layers.conditioning import LabelEmbedding, TimeEmbedding
 from foodgen.layers.convolution import convolution, group_norm
@@ -29,7 +30,7 @@ class Blocks(nn.ModuleList):
 
 
 @models.add_to_registry(name="hybrid")
-class Hybrid(nn.Module):
+class Hybrid(HasFeatures):
     """Image and noise level to an image. At 64 pixels: residual blocks at 64 and 32, tokens at 16x16.
 
     Neighbouring pixels are told apart by convolutions, which learn that from few images; what is where in the
@@ -47,8 +48,6 @@ class Hybrid(nn.Module):
 
     Raises ValueError if the sizes do not halve evenly, or for numbers that make no network.
     """
-
-    middle: Tensor | None = None  # what the trunk holds after its first half, (batch, width, side, side)
 
     def __init__(
         self,
@@ -71,7 +70,7 @@ class Hybrid(nn.Module):
             )
         if image_size % 2 ** len(widths):
             raise ValueError(f"widths: {image_size} pixels cannot be halved {len(widths)} times")
-        self.middle_width = width
+        self.feature_channels = width
         condition = width
         self.time, self.label = TimeEmbedding(256, condition), LabelEmbedding(classes, condition)
         nn.init.normal_(self.label.table.weight, std=0.02)
@@ -92,27 +91,32 @@ class Hybrid(nn.Module):
         self.norm = group_norm(now)
         self.last = convolution(now, outputs or channels, zero=True)
 
-    def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:
-        """x: (batch, channels, size, size); time: noise level, (batch,); labels: (batch,) or None."""
+    def forward(
+        self, x: Tensor, time: Tensor, labels: Tensor | None = None, return_features: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """x: (batch, channels, size, size); time: noise level, (batch,); labels: (batch,) or None.
+
+        Features are those after the transformer's first half.
+        """
         condition = self.time(time) + self.label(labels, len(x))  # (batch, width)
         x, skips = self.first(x), []
         for blocks, shrink in zip(self.down[::2], self.down[1::2], strict=True):
             x = blocks(x, condition)
             skips.append(x)
             x = shrink(x)
-        x = self._through_trunk(x, self.modulation(condition))
+        x, features = self._transformer(x, self.modulation(condition))
         for grow, blocks in zip(self.up[::2], self.up[1::2], strict=True):
             x = blocks(torch.cat([functional.pixel_shuffle(grow(x), 2), skips.pop()], dim=1), condition)
-        return self.last(functional.silu(self.norm(x)))  # (batch, outputs, size, size)
+        x = self.last(functional.silu(self.norm(x)))  # (batch, outputs, size, size)
+        return (x, features) if return_features else x
 
-    def _through_trunk(self, x: Tensor, told: Tensor) -> Tensor:
+    def _transformer(self, x: Tensor, modulation: Tensor) -> tuple[Tensor, Tensor]:
         side, half = x.shape[-1], len(self.joins)
         tokens, skips = x.flatten(2).transpose(1, 2), []  # (batch, tokens, width)
         for block in self.trunk[:half]:
-            tokens = block(tokens, told, self.positions)
+            tokens = block(tokens, modulation, self.positions)
             skips.append(tokens)
-        if self.training:
-            self.middle = tokens.transpose(1, 2).unflatten(2, (side, side))
+        features = tokens.transpose(1, 2).unflatten(2, (side, side))
         for join, block in zip(self.joins, self.trunk[half:], strict=True):
-            tokens = block(join(torch.cat([tokens, skips.pop()], dim=-1)), told, self.positions)
-        return tokens.transpose(1, 2).unflatten(2, (side, side)).contiguous()
+            tokens = block(join(torch.cat([tokens, skips.pop()], dim=-1)), modulation, self.positions)
+        return tokens.transpose(1, 2).unflatten(2, (side, side)).contiguous(), features

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from foodgen.core.errors import ConfigError
 from foodgen.core.frozen import freeze
+from foodgen.core.networks import FeatureMaps
 from foodgen.core.registry import models
 
 HINT = "pip install --no-deps -r requirements-projected.txt"
@@ -18,7 +19,7 @@ PAIRS = [("_conv_stem", "_bn0"), ("_expand_conv", "_bn0"), ("_depthwise_conv", "
 
 
 @models.add_to_registry(name="efficientnet_lite")
-class EfficientNetLite(nn.Module):
+class EfficientNetLite(FeatureMaps):
     """Feature maps at strides 4, 8, 16 and 32 of a frozen network; gradients pass through it to the images.
 
     variant     0 or 1
@@ -31,7 +32,6 @@ class EfficientNetLite(nn.Module):
     Raises ConfigError if the packages with code or weights are not installed.
     """
 
-    widths: list[int]
     doubling: Tensor
 
     def __init__(self, variant: Literal[0, 1] = 0, resolution: int = 224, pretrained: bool = True) -> None:
@@ -107,13 +107,13 @@ class _Depthwise(torch.autograd.Function):
         (gradient,), (weight,) = gradients, ctx.saved_tensors
         batch, channels, height, width = ctx.size
         rows, columns = weight.shape[2] - 1, weight.shape[3] - 1
-        spread = gradient.new_zeros(batch, channels, height + rows, width + columns)
-        spread = spread.contiguous(memory_format=torch.channels_last)
-        spread[:, :, rows :: ctx.stride[0], columns :: ctx.stride[1]][
+        dilated = gradient.new_zeros(batch, channels, height + rows, width + columns)
+        dilated = dilated.contiguous(memory_format=torch.channels_last)
+        dilated[:, :, rows :: ctx.stride[0], columns :: ctx.stride[1]][
             :, :, : gradient.shape[2], : gradient.shape[3]
         ] = gradient
         turned = weight.flip(2, 3).to(gradient.dtype)
-        return functional.conv2d(spread, turned, groups=channels), None, None, None
+        return functional.conv2d(dilated, turned, groups=channels), None, None, None
 
 
 def after_doubling(weight: Tensor) -> Tensor:

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from foodgen.core.networks import FeatureMaps
 from foodgen.core.registry import models
 from foodgen.core.types import Generator
 from foodgen.layers.adversarial import ConditionalBatchNorm, at_least_one, halvings, spectral_norm
 from foodgen.layers.conditioning import ClassTable
 from foodgen.layers.fastgan import SkipExcitation, UpBlock, plain_convolution
-from foodgen.layers.style import normalised, planes
+from foodgen.layers.style import noise_maps, normalised
 
 # of the width, at 4, 8, 16, ... pixels (FastGAN, as Projected GAN sets it)
 MULTIPLES = {4: 16, 8: 8, 16: 4, 32: 2, 64: 2, 128: 1, 256: 0.5}
@@ -25,22 +26,22 @@ class FastGAN(Generator):
     channels, image_size  of the images, 32 to 256 pixels
     classes               number of labels; 0 for an unconditional network
     width                 channels are a multiple of it: 16 at 4x4 pixels, 2 at 32 and 64
-    noise_width           numbers an image starts from; its noise holds those of its pixels as well
+    z_dim           numbers an image starts from; its noise holds those of its pixels as well
 
     Maps of 64 pixels and more are excited by those of a sixteenth of their size.
     """
 
-    def __init__(self, channels: int, image_size: int, classes: int, width: int = 64, noise_width: int = 256) -> None:
+    def __init__(self, channels: int, image_size: int, classes: int, width: int = 64, z_dim: int = 256) -> None:
         super().__init__()
-        at_least_one(width=width, noise_width=noise_width)
+        at_least_one(width=width, z_dim=z_dim)
         count = halvings(image_size)
         if not 32 <= image_size <= max(MULTIPLES):
             raise ValueError(f"image_size: {image_size} is not between 32 and {max(MULTIPLES)}")
-        self.noise_width = noise_width
+        self.z_dim = z_dim
         self.sizes = [8 * 2 ** (number // 2) for number in range(2 * count)]  # a convolution's
-        self.noise_shape = (noise_width + sum(size**2 for size in self.sizes),)
+        self.noise_shape = (z_dim + sum(size**2 for size in self.sizes),)
         widths = [max(1, int(width * MULTIPLES[4 * 2**number])) for number in range(count + 1)]
-        self.first = nn.ConvTranspose2d(noise_width, 2 * widths[0], 4, bias=False)
+        self.first = nn.ConvTranspose2d(z_dim, 2 * widths[0], 4, bias=False)
         self.norm = nn.BatchNorm2d(2 * widths[0])
         self.blocks = nn.ModuleList(
             UpBlock(widths[number], widths[number + 1], partial(ConditionalBatchNorm, classes=classes))
@@ -56,12 +57,12 @@ class FastGAN(Generator):
         spectral_norm(self, tables=False)
 
     def latent(self, noise: Tensor, labels: Tensor | None) -> Tensor:
-        return normalised(noise[:, : self.noise_width])
+        return normalised(noise[:, : self.z_dim])
 
     def images(self, latent: Tensor, labels: Tensor | None, noise: Tensor) -> Tensor:
         x = functional.glu(self.norm(self.first(latent[:, :, None, None])), dim=1)
         maps = [x]  # at 4, 8, ... pixels
-        pixels = planes(noise[:, self.noise_width :], self.sizes)
+        pixels = noise_maps(noise[:, self.z_dim :], self.sizes)
         for number, block in enumerate(self.blocks, start=1):
             x = block(x, labels, pixels[2 * number - 2 : 2 * number])
             if str(number) in self.excitations:
@@ -132,21 +133,19 @@ class Head(nn.Module):
 class ProjectedDiscriminator(nn.Module):
     """Heads on randomly mixed features of a frozen network, one a scale.
 
-    features     images to feature maps, the finest first, with `widths` and `resolution`
+    features     a frozen network
     classes      number of labels; 0 for an unconditional network
     width        channels of the finest mixed map; doubled with each coarser one
     label_width  of a label's vector
     """
 
-    def __init__(self, features: nn.Module, classes: int, width: int = 64, label_width: int = 64) -> None:
+    def __init__(self, features: FeatureMaps, classes: int, width: int = 64, label_width: int = 64) -> None:
         super().__init__()
         at_least_one(width=width, label_width=label_width)
-        if not hasattr(features, "widths"):
-            raise ValueError(f"features: a network with feature maps is wanted; {type(features).__name__} has none")
         self.features = features.requires_grad_(False)
-        inputs: list[int] = features.widths  # type: ignore[assignment]
+        inputs = features.widths
         self.mixing = Mixing(inputs, [width * 2**number for number in range(len(inputs))])
-        sizes = [int(features.resolution) // (2 * 2**number) for number in range(len(inputs))]  # type: ignore[arg-type]
+        sizes = [features.resolution // (2 * 2**number) for number in range(len(inputs))]
         self.heads = nn.ModuleList(
             Head(width, size, classes, label_width) for width, size in zip(self.mixing.widths, sizes, strict=True)
         )

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from foodgen.core.networks import FeatureMaps
 from foodgen.core.registry import models
 from foodgen.core.types import Generator
 from foodgen.layers.adversarial import StyleBatchNorm, at_least_one, halvings, spectral_norm
 from foodgen.layers.conditioning import ClassTable
 from foodgen.layers.fastgan import SkipExcitation, UpBlock, plain_convolution
-from foodgen.layers.style import normalised, planes
+from foodgen.layers.style import noise_maps, normalised
 
 
 @models.add_to_registry(name="projected_gan_slim")
@@ -28,8 +29,8 @@ class SlimFastGAN(Generator):
     channels, image_size  of the images, 16 pixels or more
     classes               number of labels; 0 for an unconditional network
     widths                channels at 4, 8, ... pixels, up to half of the images' size
-    noise_width           numbers an image starts from; its noise holds those of its pixels as well
-    style_width           of what the norms follow, and of a label's vector
+    z_dim           numbers an image starts from; its noise holds those of its pixels as well
+    w_dim           of what the norms follow, and of a label's vector
     """
 
     def __init__(
@@ -38,24 +39,22 @@ class SlimFastGAN(Generator):
         image_size: int,
         classes: int,
         widths: Sequence[int] = (256, 192, 128, 64),
-        noise_width: int = 128,
-        style_width: int = 128,
+        z_dim: int = 128,
+        w_dim: int = 128,
     ) -> None:
         super().__init__()
-        at_least_one(noise_width=noise_width, style_width=style_width, widths=min(widths, default=0))
+        at_least_one(z_dim=z_dim, w_dim=w_dim, widths=min(widths, default=0))
         if len(widths) != halvings(image_size):
             raise ValueError(f"widths: {halvings(image_size)} are wanted for {image_size} pixels, not {len(widths)}")
-        self.noise_width = noise_width
+        self.z_dim = z_dim
         self.sizes = [8 * 2 ** (number // 2) for number in range(2 * (len(widths) - 1))]  # a convolution's
-        self.noise_shape = (noise_width + sum(size**2 for size in self.sizes),)
-        self.label = ClassTable(classes, style_width) if classes else None
-        inputs = noise_width + (style_width if classes else 0)
-        self.mapping = nn.Sequential(
-            nn.Linear(inputs, style_width), nn.LeakyReLU(0.2), nn.Linear(style_width, style_width)
-        )
+        self.noise_shape = (z_dim + sum(size**2 for size in self.sizes),)
+        self.label = ClassTable(classes, w_dim) if classes else None
+        inputs = z_dim + (w_dim if classes else 0)
+        self.mapping = nn.Sequential(nn.Linear(inputs, w_dim), nn.LeakyReLU(0.2), nn.Linear(w_dim, w_dim))
         self.first = nn.Linear(inputs, 16 * 2 * widths[0])
         self.norm = nn.BatchNorm2d(2 * widths[0])
-        norm = partial(StyleBatchNorm, style=style_width)
+        norm = partial(StyleBatchNorm, style=w_dim)
         self.blocks = nn.ModuleList(UpBlock(inputs, outputs, norm) for inputs, outputs in pairwise(widths))
         self.excitation = SkipExcitation(widths[0], widths[-1])
         self.last = nn.Conv2d(widths[-1], 4 * channels, 3, padding=1)
@@ -69,7 +68,7 @@ class SlimFastGAN(Generator):
             spectral_norm(block.convolutions, tables=False)  # type: ignore[arg-type]
 
     def latent(self, noise: Tensor, labels: Tensor | None) -> Tensor:
-        return normalised(noise[:, : self.noise_width])
+        return normalised(noise[:, : self.z_dim])
 
     def images(self, latent: Tensor, labels: Tensor | None, noise: Tensor) -> Tensor:
         x = latent
@@ -78,7 +77,7 @@ class SlimFastGAN(Generator):
         style = self.mapping(x)
         x = self.first(x).unflatten(1, (-1, 4, 4)).contiguous(memory_format=torch.channels_last)
         x = small = functional.glu(self.norm(x), dim=1)  # (batch, widths[0], 4, 4)
-        pixels = planes(noise[:, self.noise_width :], self.sizes)
+        pixels = noise_maps(noise[:, self.z_dim :], self.sizes)
         for number, block in enumerate(self.blocks):
             x = block(x, style, pixels[2 * number : 2 * number + 2])
         x = self.last(self.excitation(small, x))
@@ -143,7 +142,7 @@ class SlimHead(nn.Module):
 class SlimProjectedDiscriminator(nn.Module):
     """Slim heads on mixed features of a frozen network, one a scale, and one on the pixels.
 
-    features     images to feature maps, the finest first, with `widths` and `resolution`
+    features     a frozen network
     image_size   of the images
     classes      number of labels; 0 for an unconditional network
     width        channels of the finest mixed map; doubled with each coarser one
@@ -154,7 +153,7 @@ class SlimProjectedDiscriminator(nn.Module):
 
     def __init__(
         self,
-        features: nn.Module,
+        features: FeatureMaps,
         channels: int,
         image_size: int,
         classes: int,
@@ -166,13 +165,11 @@ class SlimProjectedDiscriminator(nn.Module):
         super().__init__()
         self.equal = equal
         at_least_one(width=width, label_width=label_width)
-        if not hasattr(features, "widths"):
-            raise ValueError(f"features: a network with feature maps is wanted; {type(features).__name__} has none")
         self.features = features.requires_grad_(False)
-        inputs: list[int] = features.widths  # type: ignore[assignment]
+        inputs = features.widths
         widths = [width * 2**number for number in range(len(inputs))]
         self.mixing = SlimMixing(inputs, widths)
-        sizes = [int(features.resolution) // (4 * 2**number) for number in range(len(inputs))]  # type: ignore[arg-type]
+        sizes = [features.resolution // (4 * 2**number) for number in range(len(inputs))]
         self.heads = nn.ModuleList(
             SlimHead(own, size, classes, label_width, min(512, 2 * own))
             for own, size in zip(widths, sizes, strict=True)

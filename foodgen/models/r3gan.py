@@ -82,7 +82,7 @@ class R3GAN(Generator):
     widths                channels at 4, 8, ... pixels
     blocks                a size
     group                 channels that a 3x3 convolution mixes
-    noise_width           numbers an image starts from
+    z_dim           numbers an image starts from
     label_width           of a label's vector
     """
 
@@ -94,14 +94,14 @@ class R3GAN(Generator):
         widths: Sequence[int] = (768, 768, 768, 768, 384),
         blocks: int = 2,
         group: int = 16,
-        noise_width: int = 64,
+        z_dim: int = 64,
         label_width: int = 64,
     ) -> None:
         super().__init__()
         _check(widths, image_size, group)
-        self.noise_shape = (noise_width,)
+        self.noise_shape = (z_dim,)
         self.label = ClassTable(classes, label_width, deviation=classes**-0.5) if classes else None
-        self.weigh = _linear(noise_width + (label_width if classes else 0), widths[0])
+        self.weigh = _linear(z_dim + (label_width if classes else 0), widths[0])
         self.patterns = nn.Parameter(torch.randn(widths[0], 4, 4))
         layers: list[nn.Module] = []
         for number, width in enumerate(widths):

@@ -1,10 +1,11 @@
-"""Residual network that tells classes (He 2016, identity mappings), whose features serve as a judge's eyes."""
+"""A residual network that classifies images (He 2016, identity mappings)."""
 
 from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn import functional
 
+from foodgen.core.networks import FeatureClassifier
 from foodgen.core.registry import models
 
 
@@ -26,15 +27,15 @@ class PreActivation(nn.Module):
 
 
 @models.add_to_registry(name="resnet")
-class ResNet(nn.Module):
-    """Class of a clean image.
+class ResNet(FeatureClassifier):
+    """Classifies clean images.
 
     channels, classes  of images and labels
     image_size         pixels a side; every stage after the first halves it
     stem_stride        2 to work at half the size from the start
     widths             channels of each stage
     blocks             of a stage
-    dropout            of the features, before the classes are told
+    dropout            of the features
     """
 
     def __init__(
@@ -62,16 +63,20 @@ class ResNet(nn.Module):
         self.trunk = nn.Sequential(*layers, nn.BatchNorm2d(widths[-1]), nn.ReLU())
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(widths[-1], classes)
-        self.noise_shape = (channels, image_size, image_size)
+        self.noise_shape, self.feature_width = (channels, image_size, image_size), widths[-1]
 
     def features(self, images: Tensor) -> Tensor:
-        """images: (batch, channels, size, size) about [-1, 1]. What the classes are told from, (batch, widths[-1])."""
-        return self.trunk(images).mean(dim=(2, 3))
+        features: Tensor = self.trunk(images)
+        return features.mean(dim=(2, 3))
+
+    def classify(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.head(features)
+        return logits
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, (batch, classes)."""
         return self.head(self.dropout(self.features(images))).float()
 
-    def practise(self, images: Tensor) -> Tensor:
-        """Logits of images as training meets them: clean."""
+    def training_logits(self, images: Tensor) -> Tensor:
+        """Logits of clean images."""
         return self(images)

@@ -43,7 +43,7 @@ class SAGAN(Generator):
     channels, image_size  of the images
     classes               number of labels; 0 for an unconditional network
     width                 channels at the full size, doubled with each halving
-    noise_width           numbers an image starts from
+    z_dim           numbers an image starts from
     attention_at          size of the feature maps with attention
     """
 
@@ -53,15 +53,15 @@ class SAGAN(Generator):
         image_size: int,
         classes: int,
         width: int = 64,
-        noise_width: int = 128,
+        z_dim: int = 128,
         attention_at: int = 32,
     ) -> None:
         super().__init__()
-        at_least_one(width=width, noise_width=noise_width)
-        self.noise_shape = (noise_width,)
+        at_least_one(width=width, z_dim=z_dim)
+        self.noise_shape = (z_dim,)
         count = halvings(image_size)
         widths = [width * 2**number for number in reversed(range(count + 1))]
-        self.first = nn.Linear(noise_width, widths[0] * 16)
+        self.first = nn.Linear(z_dim, widths[0] * 16)
         self.blocks = nn.ModuleList(GeneratorBlock(widths[n], widths[n + 1], classes) for n in range(count))
         self.attention = nn.ModuleList(
             PixelAttention(widths[n + 1]) if 8 * 2**n == attention_at else nn.Identity() for n in range(count)

@@ -26,15 +26,15 @@ class SNGAN(Generator):
     channels, image_size  of the images
     classes               number of labels; 0 for an unconditional network
     width                 channels at the full size, doubled with each halving
-    noise_width           numbers an image starts from
+    z_dim           numbers an image starts from
     """
 
-    def __init__(self, channels: int, image_size: int, classes: int, width: int = 64, noise_width: int = 128) -> None:
+    def __init__(self, channels: int, image_size: int, classes: int, width: int = 64, z_dim: int = 128) -> None:
         super().__init__()
-        at_least_one(width=width, noise_width=noise_width)
-        self.noise_shape = (noise_width,)
+        at_least_one(width=width, z_dim=z_dim)
+        self.noise_shape = (z_dim,)
         widths = [width * 2**number for number in reversed(range(halvings(image_size) + 1))]
-        self.first = nn.Linear(noise_width, widths[0] * 16)
+        self.first = nn.Linear(z_dim, widths[0] * 16)
         pairs = pairwise(widths)
         self.blocks = nn.ModuleList(GeneratorBlock(inputs, outputs, classes) for inputs, outputs in pairs)
         self.norm = nn.BatchNorm2d(width)

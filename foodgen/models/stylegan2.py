@@ -21,18 +21,21 @@ from foodgen.layers.style import (
     ModulatedLayer,
     StyleMapping,
     leaky,
+    noise_maps,
     normalised,
-    planes,
 )
 
 LAYERS = {"modulated": ModulatedLayer, "adaptive_instance_norm": AdaptiveLayer}
 
 
-def widths(image_size: int, base: int, widest: int) -> list[int]:
-    """Channels at 4, 8, ... pixels: `base` / size, `widest` at most. Raises ValueError if none are left."""
-    if base < image_size or widest < 1:
-        raise ValueError(f"base: {base} is at least the image's size, {image_size}, and widest: {widest} at least 1")
-    return [min(base // (4 * 2**number), widest) for number in range(halvings(image_size) + 1)]
+def widths(image_size: int, channel_base: int, channel_max: int) -> list[int]:
+    """Channels at 4, 8, ... pixels: channel_base / size, channel_max at most. Raises ValueError if none are left."""
+    if channel_base < image_size or channel_max < 1:
+        raise ValueError(
+            f"channel_base: {channel_base} is at least the image's size, {image_size}, and "
+            f"channel_max: {channel_max} at least 1"
+        )
+    return [min(channel_base // (4 * 2**number), channel_max) for number in range(halvings(image_size) + 1)]
 
 
 @models.add_to_registry(name="stylegan2")
@@ -41,10 +44,10 @@ class StyleGAN2(Generator):
 
     channels, image_size  of the images
     classes               number of labels; 0 for an unconditional network
-    noise_width           numbers that a style is made of; an image's noise holds those of its pixels as well
-    style_width           of the styles
+    z_dim           numbers that a style is made of; an image's noise holds those of its pixels as well
+    w_dim           of the styles
     mapping_layers        of the mapping network
-    base, widest          channels are base / size, widest at most
+    channel_base, channel_max  channels are channel_base / size, channel_max at most
     layer                 modulated (StyleGAN2) or adaptive_instance_norm (StyleGAN)
     skips                 sum up an image from all sizes (StyleGAN2's output skips), or take the last size's
     mixing                share of the training images that have a second style from some layer on
@@ -60,11 +63,11 @@ class StyleGAN2(Generator):
         channels: int,
         image_size: int,
         classes: int,
-        noise_width: int = 512,
-        style_width: int = 512,
+        z_dim: int = 512,
+        w_dim: int = 512,
         mapping_layers: int = 8,
-        base: int = 16384,
-        widest: int = 512,
+        channel_base: int = 16384,
+        channel_max: int = 512,
         layer: Literal["modulated", "adaptive_instance_norm"] = "modulated",
         skips: bool = True,
         mixing: float = 0.9,
@@ -73,28 +76,28 @@ class StyleGAN2(Generator):
         super().__init__()
         if not 0 <= mixing <= 1 or not 0 <= decay < 1:
             raise ValueError(f"mixing: {mixing} is in [0, 1] and decay: {decay} in [0, 1)")
-        self.noise_width, self.skips, self.mixing, self.decay = noise_width, skips, mixing, decay
-        self.mapping = StyleMapping(noise_width, style_width, classes, mapping_layers)
-        outputs = widths(image_size, base, widest)
+        self.z_dim, self.skips, self.mixing, self.decay = z_dim, skips, mixing, decay
+        self.mapping = StyleMapping(z_dim, w_dim, classes, mapping_layers)
+        outputs = widths(image_size, channel_base, channel_max)
         self.constant = nn.Parameter(torch.randn(1, outputs[0], 4, 4))
         self.layers, self.to_image = nn.ModuleList(), nn.ModuleList()
         self.sizes: list[int] = []  # a layer's
         for number, now in enumerate(outputs):
             size = 4 * 2**number
             if number:
-                self.layers.append(LAYERS[layer](outputs[number - 1], now, style_width, up=True))
-            self.layers.append(LAYERS[layer](now, now, style_width, up=False))
+                self.layers.append(LAYERS[layer](outputs[number - 1], now, w_dim, up=True))
+            self.layers.append(LAYERS[layer](now, now, w_dim, up=False))
             self.sizes += [size] * (2 if number else 1)
             if skips or size == image_size:
-                self.to_image.append(ModulatedConvolution(now, channels, style_width, size=1, demodulate=False))
+                self.to_image.append(ModulatedConvolution(now, channels, w_dim, size=1, demodulate=False))
         self.shift = nn.ParameterList(torch.zeros(channels, 1, 1) for _ in self.to_image)
         self.smooth = Smooth()
-        self.noise_shape = (noise_width + sum(size**2 for size in self.sizes),)
-        self.register_buffer("style_mean", torch.zeros(style_width))
+        self.noise_shape = (z_dim + sum(size**2 for size in self.sizes),)
+        self.register_buffer("style_mean", torch.zeros(w_dim))
 
     def latent(self, noise: Tensor, labels: Tensor | None) -> Tensor:
-        """A style for each layer, (batch, layers + 1, style_width); the last is the image's."""
-        noise = noise[:, : self.noise_width]
+        """A style for each layer, (batch, layers + 1, w_dim); the last is the image's."""
+        noise = noise[:, : self.z_dim]
         style = self.mapping(noise, labels)
         styles = style[:, None].expand(-1, len(self.layers) + 1, -1)
         if not self.training:
@@ -115,7 +118,7 @@ class StyleGAN2(Generator):
     def images(self, latent: Tensor, labels: Tensor | None, noise: Tensor) -> Tensor:
         x, image = self.constant.expand(len(latent), -1, -1, -1), None
         for number, (layer, plane) in enumerate(
-            zip(self.layers, planes(noise[:, self.noise_width :], self.sizes), strict=True)
+            zip(self.layers, noise_maps(noise[:, self.z_dim :], self.sizes), strict=True)
         ):
             x = layer(x, latent[:, number], plane)
             if number % 2 == 0 and self.skips:  # the last layer of its size
@@ -144,7 +147,7 @@ class Halve(nn.Module):
 class StyleGAN2Discriminator(nn.Module):
     """Down to 4x4 pixels, the deviation within the minibatch, and the class by projection.
 
-    channels, image_size, classes, base, widest  as the generator's
+    channels, image_size, classes, channel_base, channel_max  as the generator's
     residual  shortcuts beside the blocks (StyleGAN2), or none (StyleGAN)
     group     images whose deviation is taken together
     """
@@ -154,13 +157,13 @@ class StyleGAN2Discriminator(nn.Module):
         channels: int,
         image_size: int,
         classes: int,
-        base: int = 16384,
-        widest: int = 512,
+        channel_base: int = 16384,
+        channel_max: int = 512,
         residual: bool = True,
         group: int = 4,
     ) -> None:
         super().__init__()
-        smallest, *larger = widths(image_size, base, widest)
+        smallest, *larger = widths(image_size, channel_base, channel_max)
         inputs = [*reversed(larger), smallest]
         self.first = EqualConvolution(channels, inputs[0], size=1)
         pairs = pairwise(inputs)

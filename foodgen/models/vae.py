@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from foodgen.core.networks import TrainableAutoencoder
 from foodgen.core.registry import models
 from foodgen.core.types import Generator
 from foodgen.layers.attention import SelfAttention
@@ -15,7 +16,7 @@ from foodgen.layers.residual import ResidualBlock
 
 
 @models.add_to_registry(name="vae")
-class Autoencoder(Generator):
+class KLAutoencoder(Generator, TrainableAutoencoder):
     """Images to normal distributions of latents, and latents to images.
 
     channels         of the images
@@ -32,7 +33,7 @@ class Autoencoder(Generator):
     """
 
     latent_mean: Tensor
-    latent_deviation: Tensor
+    latent_std: Tensor
 
     def __init__(
         self,
@@ -66,7 +67,7 @@ class Autoencoder(Generator):
         self.last = convolution(widths[0], channels)
         self.decoder.extend([group_norm(widths[0]), nn.SiLU()])
         self.register_buffer("latent_mean", torch.zeros(latent_channels))
-        self.register_buffer("latent_deviation", torch.ones(latent_channels))
+        self.register_buffer("latent_std", torch.ones(latent_channels))
 
     def compile(self, *arguments: Any, **options: Any) -> None:
         """Compile both halves: they, not `forward`, are what training calls."""
@@ -84,19 +85,17 @@ class Autoencoder(Generator):
         return self.last(self.decoder(self.from_latents(latents)))
 
     def normalise(self, latents: Tensor) -> Tensor:
-        """Latents at zero mean and unit variance."""
-        return (latents - self.latent_mean[:, None, None]) / self.latent_deviation[:, None, None]
+        return (latents - self.latent_mean[:, None, None]) / self.latent_std[:, None, None]
 
     def denormalise(self, latents: Tensor) -> Tensor:
-        """The inverse of `normalise`."""
-        return latents * self.latent_deviation[:, None, None] + self.latent_mean[:, None, None]
+        return latents * self.latent_std[:, None, None] + self.latent_mean[:, None, None]
 
     @torch.no_grad()
-    def follow(self, latents: Tensor) -> None:
+    def update_statistics(self, latents: Tensor) -> None:
         """Move the running mean and deviation towards a batch of latents."""
         variance, mean = torch.var_mean(latents.float(), dim=(0, 2, 3))
         self.latent_mean.lerp_(mean, 1 - self.momentum)
-        self.latent_deviation.lerp_(variance.sqrt(), 1 - self.momentum)
+        self.latent_std.lerp_(variance.sqrt(), 1 - self.momentum)
 
     def images(self, latent: Tensor, labels: Tensor | None, noise: Tensor) -> Tensor:
         return self.decode(self.denormalise(latent))

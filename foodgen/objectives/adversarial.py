@@ -1,4 +1,4 @@
-"""Adversarial training (Goodfellow 2014): a discriminator and the generator, `model`, take turns."""
+"""Adversarial training (Goodfellow 2014): a discriminator against the generator, `model`."""
 
 from collections import deque
 from functools import partial
@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from foodgen.core.errors import UserError
 from foodgen.core.randomness import normal_like
 from foodgen.core.registry import objectives
-from foodgen.core.types import Batch, Generator, Objective, Turn
-from foodgen.objectives.disturbances import Disturbance, Undisturbed
+from foodgen.core.types import Batch, Generator, Objective, Phase
+from foodgen.objectives.augmentation import Augmentation, NoAugment
 from foodgen.objectives.gan_losses import Loss
-from foodgen.objectives.penalties import Penalty, Scene
+from foodgen.objectives.penalties import Penalty, PenaltyInputs
 
-# what a turn tells beside its penalties
-MEASURED = {"loss", "real_logit", "fake_logit", "real_deviation", "fake_deviation", "disturbance", "gradient_norm"}
+# what a phase logs beside its penalties
+LOGGED = {"loss", "real_logit", "fake_logit", "real_std", "fake_std", "augment_probability", "gradient_norm"}
 
 
 @objectives.add_to_registry(name="adversarial")
@@ -23,15 +23,15 @@ class Adversarial(Objective):
     """A GAN.
 
     model                a generator
-    discriminator        (images, labels) to logits, (batch,) or (batch, heads); high means real
-    loss                 what both minimise
-    penalties            by label; each joins its player's turn when due
-    disturbance          changes all images before the discriminator sees them
-    discriminator_turns  a generator turn; each takes its own share of the batch, as does the generator
-    share_fakes          whether the generator's turn takes the images that the discriminator's first turn has judged,
-                         which saves generating twice; with train.accumulate all pieces of a step stay in memory
+    discriminator        (images, labels) to logits, (batch,) or (batch, logits); high means real
+    loss                 of generator and discriminator
+    penalties            by label; each is added to the loss of its network every `interval` steps
+    augmentation         applied to all images that the discriminator sees
+    discriminator_steps  per generator step; each uses its own share of the batch, as does the generator
+    share_fakes          reuse the images of the first discriminator phase in the generator phase, which saves a second
+                         forward pass; with train.grad_accumulation the graphs of all pieces stay in memory
 
-    Fakes are asked for with the labels of the real images beside them.
+    Fakes are generated with the labels of the real images of the batch.
     """
 
     def __init__(
@@ -40,85 +40,92 @@ class Adversarial(Objective):
         discriminator: nn.Module,
         loss: Loss,
         penalties: dict[str, Penalty] | None = None,
-        disturbance: Disturbance | None = None,
-        discriminator_turns: int = 1,
+        augmentation: Augmentation | None = None,
+        discriminator_steps: int = 1,
         share_fakes: bool = False,
     ) -> None:
         super().__init__()
         if not isinstance(model, Generator):
-            raise ValueError(f"model: a generator is wanted; {type(model).__name__} is none")
+            raise ValueError(f"model: {type(model).__name__} is not a generator")
         if isinstance(discriminator, Generator):
             raise ValueError(f"discriminator: {type(discriminator).__name__} is a generator")
         for label in penalties or {}:
-            if label in MEASURED or hasattr(nn.ModuleDict, label):
-                raise ValueError(f"penalties: '{label}' stands for something else; choose another label")
-        if discriminator_turns < 1:
-            raise ValueError(f"discriminator_turns: {discriminator_turns} is not at least 1")
+            if label in LOGGED or hasattr(nn.ModuleDict, label):
+                raise ValueError(f"penalties: '{label}' is the name of something else; choose another label")
+        if discriminator_steps < 1:
+            raise ValueError(f"discriminator_steps: {discriminator_steps} is not at least 1")
         self.model: Generator = model
         self.discriminator, self.loss = discriminator, loss
         self.penalties = penalties or {}
-        self.kept = nn.ModuleDict(self.penalties)  # what they remember is checkpointed
-        self.disturbance = disturbance or Undisturbed()
-        self.discriminator_turns, self.share_fakes = discriminator_turns, share_fakes
-        self.shared: deque[Tensor] = deque()  # images with their graph, one for each piece of the batch
+        self.penalty_modules = nn.ModuleDict(self.penalties)  # their buffers are checkpointed
+        self.augmentation = augmentation or NoAugment()
+        self.discriminator_steps, self.share_fakes = discriminator_steps, share_fakes
+        self.shared: deque[Tensor] = deque()  # fakes with their graph, one tensor for each piece of the batch
 
-    def turns(self, step: int) -> list[Turn]:
-        due = {name: penalty for name, penalty in self.penalties.items() if step % penalty.every == 0}
-        mine = {
-            player: {name: penalty for name, penalty in due.items() if penalty.player == player}
-            for player in ("discriminator", "model")
-        }
+    def phases(self, step: int) -> list[Phase]:
         self.shared.clear()
-        judging = [
-            Turn("discriminator", partial(self.judge, number, mine["discriminator"]), bool(mine["discriminator"]))
-            for number in range(self.discriminator_turns)
-        ]
-        return [*judging, Turn("model", partial(self.deceive, mine["model"]), bool(mine["model"]))]
+        due = {name: penalty for name, penalty in self.penalties.items() if step % penalty.interval == 0}
+        of_discriminator, of_generator = (
+            {name: penalty for name, penalty in due.items() if penalty.network == network}
+            for network in ("discriminator", "model")
+        )
+        phases = []
+        for index in range(self.discriminator_steps):
+            loss = partial(self.discriminator_loss, index, of_discriminator)
+            phases.append(Phase("discriminator", loss, double_backward=bool(of_discriminator)))
+        loss = partial(self.generator_loss, of_generator)
+        return [*phases, Phase("model", loss, double_backward=bool(of_generator))]
 
-    def judge(self, number: int, penalties: dict[str, Penalty], batch: Batch) -> dict[str, Tensor]:
-        """The discriminator's loss in its turn `number`."""
-        batch = self._share(batch, number)
-        if self.share_fakes and number == 0:
-            fake = self._generate_for_both(batch).detach()
+    def discriminator_loss(self, index: int, penalties: dict[str, Penalty], batch: Batch) -> dict[str, Tensor]:
+        """The loss of discriminator phase `index` of this step."""
+        batch = self._part_of(batch, index)
+        # generate
+        if self.share_fakes and index == 0:
+            fake = self._generate_shared(batch).detach()
         else:
             with torch.no_grad():
                 fake = self._generate(batch)
-        real, fake = self.disturbance(batch.images), self.disturbance(fake)
+        # discriminate
+        real, fake = self.augmentation(batch.images), self.augmentation(fake)
         real_logits = self.discriminator(real, batch.labels).float()
         fake_logits = self.discriminator(fake, batch.labels).float()
-        self.disturbance.observe(real_logits)
-        measured = {
+        self.augmentation.observe(real_logits)
+        # sum up
+        loss = self.loss.discriminator(real_logits, fake_logits)
+        inputs = PenaltyInputs(self.model, self.discriminator, real, fake, batch.labels)
+        return self._with_penalties(loss, penalties, inputs) | {
             "real_logit": real_logits.mean(),
             "fake_logit": fake_logits.mean(),
-            "real_deviation": batch.images.std(dim=0).mean(),
-            "disturbance": self.disturbance.probability,
+            "real_std": batch.images.std(dim=0).mean(),
+            "augment_probability": self.augmentation.probability,
         }
-        loss = self.loss.discriminator(real_logits, fake_logits)
-        scene = Scene(self.model, self.discriminator, real, fake, batch.labels)
-        return self._with_penalties(loss, penalties, scene) | measured
 
-    def deceive(self, penalties: dict[str, Penalty], batch: Batch) -> dict[str, Tensor]:
-        """The generator's loss."""
-        batch = self._share(batch, 0)
+    def generator_loss(self, penalties: dict[str, Penalty], batch: Batch) -> dict[str, Tensor]:
+        """The loss of the generator phase."""
+        batch = self._part_of(batch, 0)
         fake = self.shared.popleft() if self.share_fakes else self._generate(batch)
-        logits = self.discriminator(self.disturbance(fake), batch.labels).float()
+        logits = self.discriminator(self.augmentation(fake), batch.labels).float()
 
-        def real() -> Tensor:
+        def real_logits() -> Tensor:
             with torch.no_grad():
-                return self.discriminator(self.disturbance(batch.images), batch.labels).float()
+                return self.discriminator(self.augmentation(batch.images), batch.labels).float()
 
-        measured = {"fake_logit": logits.mean(), "fake_deviation": fake.detach().std(dim=0).mean()}
-        scene = Scene(self.model, self.discriminator, batch.images, fake, batch.labels)
-        return self._with_penalties(self.loss.generator(logits, real), penalties, scene) | measured
+        loss = self.loss.generator(logits, real_logits)
+        inputs = PenaltyInputs(self.model, self.discriminator, batch.images, fake, batch.labels)
+        return self._with_penalties(loss, penalties, inputs) | {
+            "fake_logit": logits.mean(),
+            "fake_std": fake.detach().std(dim=0).mean(),
+        }
 
-    def _share(self, batch: Batch, number: int) -> Batch:
-        if len(batch.images) < 2 * self.discriminator_turns:
+    def _part_of(self, batch: Batch, index: int) -> Batch:
+        """The share of the batch that belongs to discriminator phase `index`."""
+        if len(batch.images) < 2 * self.discriminator_steps:
             raise UserError(
                 f"data.train_batch_size: {len(batch.images)} images (of one process and piece) are too few for "
-                f"objective.discriminator_turns={self.discriminator_turns}, two images each at least"
+                f"objective.discriminator_steps={self.discriminator_steps}, which takes at least two images each"
             )
-        size = len(batch.images) // self.discriminator_turns
-        chosen = slice(number * size, (number + 1) * size)
+        size = len(batch.images) // self.discriminator_steps
+        chosen = slice(index * size, (index + 1) * size)
         return Batch(batch.images[chosen], batch.labels[chosen])
 
     def _generate(self, batch: Batch) -> Tensor:
@@ -126,19 +133,19 @@ class Adversarial(Objective):
         images: Tensor = self.model(noise, batch.labels)
         return images.float()
 
-    def _generate_for_both(self, batch: Batch) -> Tensor:
-        """Images that the generator's turn will take as well: its weights are watched, though it is not its turn."""
-        weights = [weight for weight in self.model.parameters() if not weight.requires_grad]
-        for weight in weights:
+    def _generate_shared(self, batch: Batch) -> Tensor:
+        """Generate with a graph, through which the generator phase backpropagates: its weights are frozen now."""
+        frozen = [weight for weight in self.model.parameters() if not weight.requires_grad]
+        for weight in frozen:
             weight.requires_grad_(True)
         self.shared.append(self._generate(batch))
-        for weight in weights:
+        for weight in frozen:
             weight.requires_grad_(False)
         return self.shared[-1]
 
     @staticmethod
-    def _with_penalties(loss: Tensor, penalties: dict[str, Penalty], scene: Scene) -> dict[str, Tensor]:
-        sizes = {name: penalty(scene) for name, penalty in penalties.items()}
-        for name, size in sizes.items():
-            loss = loss + penalties[name].weight * penalties[name].every * size
-        return {"loss": loss, **sizes}
+    def _with_penalties(loss: Tensor, penalties: dict[str, Penalty], inputs: PenaltyInputs) -> dict[str, Tensor]:
+        values = {name: penalty(inputs) for name, penalty in penalties.items()}
+        for name, value in values.items():
+            loss = loss + penalties[name].weight * penalties[name].interval * value
+        return {"loss": loss, **values}

@@ -1,108 +1,113 @@
-"""Autoencoding with a KL penalty, a perceptual loss and a patch adversary (Rombach 2021, appendix G)."""
+"""Autoencoding with a KL penalty, a perceptual loss and a patch discriminator (Rombach 2021, appendix G)."""
 
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from foodgen.core.networks import FeatureMaps, TrainableAutoencoder
 from foodgen.core.randomness import normal_like
 from foodgen.core.registry import objectives
-from foodgen.core.types import Batch, Objective, Turn
+from foodgen.core.types import Batch, Objective, Phase
 from foodgen.objectives.gan_losses import Hinge, Loss
 
 
 @objectives.add_to_registry(name="autoencoding")
 class Autoencoding(Objective):
-    """An autoencoder restores images from few, nearly normal numbers.
+    """The loss of a KL autoencoder.
 
-    model             an autoencoder: `encode` to mean and log variance, `decode`
-    discriminator     images to logits of patches; None leaves the adversary out
-    features          a frozen network whose feature maps are compared too; None compares pixels alone
-    loss              of the adversary
-    kl_weight         of the KL to a standard normal distribution, summed over an image's latents, when the
-                      pixels' error is summed too
-    perceptual_weight of the feature maps' difference
-    adversary_weight  of the adversary, relative to the gradients of the rest (VQGAN, Esser 2020, equation 7)
-    adversary_from    step from which the model listens to the adversary, which learns from the start
+    model                an autoencoder
+    discriminator        images to logits of patches; None for no adversarial loss
+    features             a frozen network for the perceptual loss; None for none
+    loss                 of the discriminator; hinge if not given
+    kl_weight            of the KL to a standard normal distribution, summed over an image's latents, relative to the
+                         pixels' summed error
+    perceptual_weight    of the perceptual loss
+    adversarial_weight   of the adversarial loss, whose gradient is scaled to that of the rest at the last layer (VQGAN,
+                         Esser 2020, equation 7)
+    discriminator_start  step from which the adversarial loss is used; the discriminator trains from the first step on
     """
+
+    model: TrainableAutoencoder
 
     def __init__(
         self,
-        model: nn.Module,
+        model: TrainableAutoencoder,
         discriminator: nn.Module | None = None,
-        features: nn.Module | None = None,
+        features: FeatureMaps | None = None,
         loss: Loss | None = None,
         kl_weight: float = 1e-6,
         perceptual_weight: float = 1.0,
-        adversary_weight: float = 0.5,
-        adversary_from: int = 10_000,
+        adversarial_weight: float = 0.5,
+        discriminator_start: int = 10_000,
     ) -> None:
         super().__init__()
-        if not hasattr(model, "encode"):
-            raise ValueError(f"model: an autoencoder is wanted; {type(model).__name__} is none")
-        if min(kl_weight, perceptual_weight, adversary_weight, adversary_from) < 0:
-            raise ValueError("kl_weight, perceptual_weight, adversary_weight and adversary_from are at least 0")
+        if min(kl_weight, perceptual_weight, adversarial_weight, discriminator_start) < 0:
+            raise ValueError("kl_weight, perceptual_weight, adversarial_weight and discriminator_start are at least 0")
         self.model, self.discriminator, self.features = model, discriminator, features
-        self.adversary = loss or Hinge()
+        self.gan_loss = loss or Hinge()
         self.kl_weight, self.perceptual_weight = kl_weight, perceptual_weight
-        self.adversary_weight, self.adversary_from = adversary_weight, adversary_from
+        self.adversarial_weight, self.discriminator_start = adversarial_weight, discriminator_start
 
-    def turns(self, step: int) -> list[Turn]:
-        listens = self.discriminator is not None and step >= self.adversary_from
-        mine = Turn("model", partial(self.restore, listens), double_backward=listens)
-        return [mine] if self.discriminator is None else [mine, Turn("discriminator", self.judge)]
+    def phases(self, step: int) -> list[Phase]:
+        adversarial = self.discriminator is not None and step >= self.discriminator_start
+        phases = [Phase("model", partial(self.autoencoder_loss, adversarial), double_backward=adversarial)]
+        if self.discriminator is not None:
+            phases.append(Phase("discriminator", self.discriminator_loss))
+        return phases
 
-    def restore(self, listens: bool, batch: Batch) -> dict[str, Tensor]:
-        """The autoencoder's loss; `listens` to the adversary or not."""
-        mean, log_variance = self.model.encode(batch.images)  # type: ignore[operator]
+    def autoencoder_loss(self, adversarial: bool, batch: Batch) -> dict[str, Tensor]:
+        """The autoencoder's loss, with or without the adversarial part."""
+        # reconstruct
+        mean, log_variance = self.model.encode(batch.images)
         latents = mean + (0.5 * log_variance).exp() * normal_like(mean)
-        self.model.follow(latents)  # type: ignore[operator]
-        restored = self.model.decode(latents)  # type: ignore[operator]
-        error = (restored.float() - batch.images).abs().mean()
-        divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).flatten(1).sum(dim=1).mean()
-        loss = error + self.kl_weight * divergence / batch.images[0].numel()
-        measured = {"error": error, "divergence": divergence}
+        self.model.update_statistics(latents)
+        reconstruction = self.model.decode(latents)
+        # sum up
+        error = (reconstruction.float() - batch.images).abs().mean()
+        kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).flatten(1).sum(dim=1).mean()
+        loss = error + self.kl_weight * kl / batch.images[0].numel()
+        logged = {"error": error, "kl": kl}
         if self.features is not None:
-            measured["perceptual"] = self._difference(restored, batch.images)
-            loss = loss + self.perceptual_weight * measured["perceptual"]
-        if listens:
-            assert self.discriminator is not None
-            deceit = self.adversary.generator(self.discriminator(restored).float(), lambda: self._logits(batch.images))
-            measured["adversary"], measured["adversary_scale"] = deceit, self._scale(loss, deceit)
-            loss = loss + self.adversary_weight * measured["adversary_scale"] * deceit
-        return {"loss": loss, **measured}
+            logged["perceptual"] = self._perceptual_loss(self.features, reconstruction, batch.images)
+            loss = loss + self.perceptual_weight * logged["perceptual"]
+        if adversarial:
+            logits = self._logits(reconstruction)
+            logged["adversarial"] = self.gan_loss.generator(logits, partial(self._real_logits, batch.images))
+            logged["adversarial_scale"] = self._adaptive_weight(loss, logged["adversarial"])
+            loss = loss + self.adversarial_weight * logged["adversarial_scale"] * logged["adversarial"]
+        return {"loss": loss, **logged}
 
-    def judge(self, batch: Batch) -> dict[str, Tensor]:
-        """The adversary's loss."""
-        assert self.discriminator is not None
+    def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
+        """The patch discriminator's loss."""
         with torch.no_grad():
-            mean, log_variance = self.model.encode(batch.images)  # type: ignore[operator]
-            restored = self.model.decode(mean + (0.5 * log_variance).exp() * normal_like(mean))  # type: ignore[operator]
-        real, fake = self.discriminator(batch.images).float(), self.discriminator(restored).float()
-        return {
-            "loss": self.adversary.discriminator(real, fake),
-            "real_logit": real.mean(),
-            "fake_logit": fake.mean(),
-        }
+            mean, log_variance = self.model.encode(batch.images)
+            reconstruction = self.model.decode(mean + (0.5 * log_variance).exp() * normal_like(mean))
+        real, fake = self._logits(batch.images), self._logits(reconstruction)
+        loss = self.gan_loss.discriminator(real, fake)
+        return {"loss": loss, "real_logit": real.mean(), "fake_logit": fake.mean()}
 
     def _logits(self, images: Tensor) -> Tensor:
         assert self.discriminator is not None
-        with torch.no_grad():
-            return self.discriminator(images).float()
+        logits: Tensor = self.discriminator(images)
+        return logits.float()
 
-    def _scale(self, loss: Tensor, deceit: Tensor) -> Tensor:
-        """How much larger the loss's gradient is than the adversary's, at the weights of the last layer."""
-        last: Any = self.model.last.weight  # type: ignore[union-attr]
-        wanted, other = (torch.autograd.grad(value, last, retain_graph=True)[0] for value in (loss, deceit))
-        return (wanted.norm() / (other.norm() + 1e-4)).clamp(max=1e4).detach()
+    @torch.no_grad()
+    def _real_logits(self, images: Tensor) -> Tensor:
+        return self._logits(images)
 
-    def _difference(self, restored: Tensor, images: Tensor) -> Tensor:
-        """Mean squared difference of feature maps at unit length a place, (LPIPS's without its weights, Zhang 2018)."""
-        assert self.features is not None
+    def _adaptive_weight(self, loss: Tensor, adversarial: Tensor) -> Tensor:
+        """The ratio of the gradients' norms at the last layer."""
+        last = self.model.last.weight
+        own, other = (torch.autograd.grad(value, last, retain_graph=True)[0] for value in (loss, adversarial))
+        return (own.norm() / (other.norm() + 1e-4)).clamp(max=1e4).detach()
+
+    @staticmethod
+    def _perceptual_loss(features: FeatureMaps, reconstruction: Tensor, images: Tensor) -> Tensor:
+        """LPIPS without its weights (Zhang 2018): mean squared difference of unit feature vectors at each position."""
         with torch.no_grad():
-            wanted = self.features(images)
-        pairs = zip(self.features(restored), wanted, strict=True)
+            targets = features(images)
+        pairs = zip(features(reconstruction), targets, strict=True)
         return torch.stack([((_unit(ours) - _unit(theirs)) ** 2).sum(dim=1).mean() for ours, theirs in pairs]).mean()
 
 

@@ -1,96 +1,104 @@
-"""Denoising: plain regression on the network's output, whichever process it serves."""
+"""Denoising: regression on the network's output, for every process."""
 
 from functools import partial
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from foodgen.core.networks import Denoiser, FeatureMaps
 from foodgen.core.randomness import normal_like, uniform_for
 from foodgen.core.registry import objectives
-from foodgen.core.types import Batch, Objective, Turn
+from foodgen.core.types import Batch, Objective, Phase
 
 
 @objectives.add_to_registry(name="denoising")
 class Denoising(Objective):
     """Mean squared error of the network's output (DDPM, equation 14; EDM, equation 8 with unit weight on F).
 
-    model       a denoiser; of one with uncertainty all noise levels weigh the same (EDM2, equation 21)
-    label_drop  share of the images whose label is hidden, so that the model learns to do without
+    model          a denoiser; with uncertainty its loss weights all noise levels alike (EDM2, equation 21)
+    class_dropout  probability of replacing a label by the null label, for classifier-free guidance
     """
 
-    def __init__(self, model: nn.Module, label_drop: float = 0.1) -> None:
-        super().__init__()
-        if not 0 <= label_drop <= 1:
-            raise ValueError(f"label_drop: {label_drop} is not a share between 0 and 1")
-        if not hasattr(model, "regression"):
-            raise ValueError(
-                f"model: a denoiser is wanted, with a network and a process; {type(model).__name__} is none"
-            )
-        self.model, self.label_drop = model, label_drop
+    model: Denoiser
 
-    def turns(self, step: int) -> list[Turn]:
-        return [Turn("model", self.loss)]
+    def __init__(self, model: Denoiser, class_dropout: float = 0.1) -> None:
+        super().__init__()
+        if not 0 <= class_dropout <= 1:
+            raise ValueError(f"class_dropout: {class_dropout} is not in [0, 1]")
+        self.model, self.class_dropout = model, class_dropout
+
+    def phases(self, step: int) -> list[Phase]:
+        return [Phase("model", self.loss)]
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """batch: images about [-1, 1] and their labels."""
-        t = self.model.process.draw(uniform_for(batch.images))  # type: ignore[operator, union-attr]
-        noise = normal_like(batch.images)
-        output, target = self.model.regression(batch.images, noise, t, self.some_hidden(batch))  # type: ignore[operator]
+        x, t, eps, labels = self.corrupt(batch)
+        output, _ = self.model.outputs(x, t, labels)
+        return self.regression_loss(output, self.model.target(batch.images, eps, t), t)
+
+    def corrupt(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """x_t, t, eps and labels with class dropout."""
+        t = self.model.process.sample_t(uniform_for(batch.images))
+        eps = normal_like(batch.images)
+        return self.model.process.q_sample(batch.images, eps, t), t, eps, self.drop_classes(batch.labels)
+
+    def drop_classes(self, labels: Tensor) -> Tensor:
+        """The labels, some of them replaced by the null label."""
+        return labels.masked_fill(uniform_for(labels) < self.class_dropout, self.model.null_label)
+
+    def regression_loss(self, output: Tensor, target: Tensor, t: Tensor) -> dict[str, Tensor]:
+        """The mean squared error, weighted by the expected one if that is learnt."""
         if self.model.uncertainty is None:
             return {"loss": functional.mse_loss(output, target)}
-        error, expected = ((output - target) ** 2).flatten(1).mean(dim=1), self.model.log_loss(t)  # type: ignore[operator]
-        return {"loss": (error * (-expected).exp() + expected).mean(), "error": error.mean()}
-
-    def some_hidden(self, batch: Batch) -> Tensor:
-        """The labels, some of them replaced by the null label."""
-        hidden = uniform_for(batch.images) < self.label_drop
-        return batch.labels.masked_fill(hidden, self.model.null_label)  # type: ignore[arg-type]
+        error, log_loss = ((output - target) ** 2).flatten(1).mean(dim=1), self.model.log_loss(t)
+        return {"loss": (error * (-log_loss).exp() + log_loss).mean(), "error": error.mean()}
 
 
 @objectives.add_to_registry(name="aligned_denoising")
 class AlignedDenoising(Denoising):
-    """Denoising, while the network's own features are drawn towards those of a frozen network (REPA, Yu 2024).
+    """Denoising, while features of the network are aligned with those of a frozen network (REPA, Yu 2024).
 
-    model     a denoiser with `alignment` as many channels as the frozen network's feature map has
-    features  the frozen network: clean images to feature maps
-    level     which of its maps, the largest being 0
-    weight    of the alignment at the start
-    until     step at which it has faded to nothing
+    model          a denoiser whose `alignment` is the number of channels of the frozen network's map
+    features       the frozen network
+    class_dropout  probability of replacing a label by the null label
+    layer          which of its maps, 0 being the finest
+    weight         of the alignment at first
+    until          step at which the weight has decayed linearly to 0
 
-    Compared are the maps place by place, the frozen one's at zero mean and unit variance over its places, by
-    cosine (iREPA, Singh 2025).
+    Maps are compared by cosine similarity at each position, the frozen one normalised over positions (iREPA, Singh
+    2025).
     """
 
     def __init__(
         self,
-        model: nn.Module,
-        features: nn.Module,
-        label_drop: float = 0.1,
-        level: int = 2,
+        model: Denoiser,
+        features: FeatureMaps,
+        class_dropout: float = 0.1,
+        layer: int = 2,
         weight: float = 0.5,
         until: int = 20_000,
     ) -> None:
-        super().__init__(model, label_drop)
-        widths: list[int] = features.widths  # type: ignore[assignment]
-        if not 0 <= level < len(widths) or weight < 0 or until < 1:
-            raise ValueError(f"level: {level} is not one of {len(widths)}, or weight or until is too low")
-        if getattr(model.projector, "out_channels", 0) != widths[level]:
-            raise ValueError(f"model.alignment: level {level} has {widths[level]} channels; set it to that")
-        self.features, self.level, self.weight, self.until = features, level, weight, until
+        super().__init__(model, class_dropout)
+        if not 0 <= layer < len(features.widths) or weight < 0 or until < 1:
+            raise ValueError(f"layer: {layer} is not one of {len(features.widths)}, or weight or until is too low")
+        if model.alignment != features.widths[layer]:
+            raise ValueError(f"model.alignment: layer {layer} has {features.widths[layer]} channels; set it to that")
+        self.features, self.layer, self.weight, self.until = features, layer, weight, until
 
-    def turns(self, step: int) -> list[Turn]:
-        return [Turn("model", partial(self.aligned_loss, max(0.0, 1 - step / self.until)))]
+    def phases(self, step: int) -> list[Phase]:
+        return [Phase("model", partial(self.aligned_loss, max(0.0, 1 - step / self.until)))]
 
-    def aligned_loss(self, faded: float, batch: Batch) -> dict[str, Tensor]:
-        """The denoising loss and `faded` times the weighted misalignment."""
-        losses = self.loss(batch)
-        seen = self.model.features()  # type: ignore[operator]
-        misalignment = 1 - functional.cosine_similarity(seen, self._wanted(batch.images, seen.shape[-1]), dim=1).mean()
-        losses["loss"] = losses["loss"] + self.weight * faded * misalignment
+    def aligned_loss(self, decay: float, batch: Batch) -> dict[str, Tensor]:
+        """The denoising loss plus `decay` times the weighted misalignment."""
+        x, t, eps, labels = self.corrupt(batch)
+        output, features = self.model.outputs_and_features(x, t, labels)
+        losses = self.regression_loss(output, self.model.target(batch.images, eps, t), t)
+        target = self._target_features(batch.images, features.shape[-1])
+        misalignment = 1 - functional.cosine_similarity(features, target, dim=1).mean()
+        losses["loss"] = losses["loss"] + self.weight * decay * misalignment
         return losses | {"misalignment": misalignment}
 
-    def _wanted(self, images: Tensor, side: int) -> Tensor:
-        maps = self.features(images)[self.level].float()
-        maps = functional.adaptive_avg_pool2d(maps, side)
-        deviation, mean = maps.var(dim=(2, 3), keepdim=True).add(1e-6).sqrt(), maps.mean(dim=(2, 3), keepdim=True)
-        return (maps - mean) / deviation
+    def _target_features(self, images: Tensor, side: int) -> Tensor:
+        features = functional.adaptive_avg_pool2d(self.features(images)[self.layer].float(), side)
+        std = features.var(dim=(2, 3), keepdim=True).add(1e-6).sqrt()
+        return (features - features.mean(dim=(2, 3), keepdim=True)) / std

@@ -4,51 +4,51 @@ import torch
 from torch import Tensor, nn
 
 from foodgen.core import distributed
+from foodgen.core.networks import Denoiser
 from foodgen.core.randomness import normal_like, uniform_for
 from foodgen.core.registry import objectives
 from foodgen.core.types import Batch
 from foodgen.objectives.denoising import Denoising
 
 
-class Importance(nn.Module):
-    """Draws times as often as their losses are large (IDDPM, equation 18).
+class LossSecondMomentResampler(nn.Module):
+    """Samples times in proportion to the root mean square of their last losses (IDDPM, equation 18).
 
-    A time's share is the root of the mean square of its last losses; until each time has had as many as are kept,
-    all are drawn alike.
+    Times are sampled uniformly until each has `history` losses.
 
-    length  number of times, 1 to `length`
-    kept    losses remembered of each time
-    floor   share of the draws that stay uniform
+    num_timesteps  times are 1 to `num_timesteps`
+    history        losses kept for each time
+    uniform_prob   probability of a uniform sample
     """
 
     losses: Tensor
     counts: Tensor
 
-    def __init__(self, length: int, kept: int = 10, floor: float = 0.001) -> None:
+    def __init__(self, num_timesteps: int, history: int = 10, uniform_prob: float = 0.001) -> None:
         super().__init__()
-        self.length, self.floor = length, floor
-        self.register_buffer("losses", torch.zeros(length, kept, dtype=torch.float64))
-        self.register_buffer("counts", torch.zeros(length, dtype=torch.long))
+        self.num_timesteps, self.uniform_prob = num_timesteps, uniform_prob
+        self.register_buffer("losses", torch.zeros(num_timesteps, history, dtype=torch.float64))
+        self.register_buffer("counts", torch.zeros(num_timesteps, dtype=torch.long))
 
-    def shares(self) -> Tensor:
-        """The probability of each time, (length,)."""
-        uniform = torch.full_like(self.losses[:, 0], 1 / self.length)
+    def probabilities(self) -> Tensor:
+        """The probability of each time, (num_timesteps,)."""
+        uniform = torch.full_like(self.losses[:, 0], 1 / self.num_timesteps)
         if bool((self.counts < self.losses.shape[1]).any()):
             return uniform
-        size = (self.losses**2).mean(dim=1).sqrt()
-        return (1 - self.floor) * size / size.sum() + self.floor * uniform
+        rms = (self.losses**2).mean(dim=1).sqrt()
+        return (1 - self.uniform_prob) * rms / rms.sum() + self.uniform_prob * uniform
 
-    def draw(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """Times and the weights that undo their shares, (batch,) each, for numbers in [0, 1)."""
-        shares = self.shares()
-        index = torch.searchsorted(shares.cumsum(0), uniform.double()).clamp(max=self.length - 1)
-        return (index + 1).to(uniform), (1 / (self.length * shares[index])).to(uniform)
+    def sample(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """Times and importance weights, (batch,) each, for numbers in [0, 1)."""
+        probabilities = self.probabilities()
+        index = torch.searchsorted(probabilities.cumsum(0), uniform.double()).clamp(max=self.num_timesteps - 1)
+        return (index + 1).to(uniform), (1 / (self.num_timesteps * probabilities[index])).to(uniform)
 
     @torch.no_grad()
-    def learn(self, times: Tensor, losses: Tensor) -> None:
-        """Remember the losses of all processes; the oldest of a time make room."""
-        for many, values in distributed.gather((times.long().tolist(), losses.double().tolist())):
-            for time, value in zip(many, values, strict=True):
+    def update(self, t: Tensor, losses: Tensor) -> None:
+        """Take in the losses of all processes; the oldest of a time are dropped."""
+        for times, values in distributed.gather((t.long().tolist(), losses.double().tolist())):
+            for time, value in zip(times, values, strict=True):
                 self.losses[time - 1] = self.losses[time - 1].roll(-1)
                 self.losses[time - 1, -1] = value
                 self.counts[time - 1] += 1
@@ -56,45 +56,51 @@ class Importance(nn.Module):
 
 @objectives.add_to_registry(name="hybrid")
 class Hybrid(Denoising):
-    """Squared error of the predicted noise, plus a small share of the bound that moves the variance alone.
+    """L_hybrid = L_simple + lambda L_vlb: the bound trains the variance alone.
 
-    model         a denoiser on the discrete process, with a learned variance
-    label_drop    share of the images whose label is hidden
-    bound_weight  of the bound, in bits per dimension (lambda)
-    importance    whether times with a large loss are drawn more often, rather than all alike
+    model                a denoiser on the discrete process, with a learnt variance
+    class_dropout        probability of replacing a label by the null label
+    vlb_weight           lambda; the bound is in bits per dimension
+    importance_sampling  sample times in proportion to their losses, instead of uniformly
     """
 
     def __init__(
-        self, model: nn.Module, label_drop: float = 0.1, bound_weight: float = 0.001, importance: bool = False
+        self,
+        model: Denoiser,
+        class_dropout: float = 0.1,
+        vlb_weight: float = 0.001,
+        importance_sampling: bool = False,
     ) -> None:
-        super().__init__(model, label_drop)
-        length = getattr(model.process, "length", None)
-        if length is None:
+        super().__init__(model, class_dropout)
+        if model.process.num_timesteps is None:
             raise ValueError("model.process: the bound is a sum over times, which only the process ddpm has")
-        self.length, self.bound_weight = int(length), bound_weight
-        self.importance = Importance(self.length) if importance else None
+        self.num_timesteps, self.vlb_weight = model.process.num_timesteps, vlb_weight
+        self.resampler = LossSecondMomentResampler(self.num_timesteps) if importance_sampling else None
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """batch: images about [-1, 1] and their labels."""
-        clean, uniform = batch.images, uniform_for(batch.images)
-        if self.importance is None:
-            t = self.model.process.draw(uniform)  # type: ignore[operator, union-attr]
+        # sample times and corrupt
+        x0, uniform = batch.images, uniform_for(batch.images)
+        if self.resampler is None:
+            t = self.model.process.sample_t(uniform)
             weights = torch.ones_like(t)
         else:
-            t, weights = self.importance.draw(uniform)
-        noise = normal_like(clean)
-        x = self.model.process.mix(clean, noise, t)  # type: ignore[operator, union-attr]
-        output, share = self.model.outputs(x, t, self.some_hidden(batch))  # type: ignore[operator]
-        if share is None:
-            raise ValueError("model.network.outputs: twice the image's channels are wanted, for the variance")
-        simple = ((output - self.model.target(clean, noise, t)) ** 2).flatten(1).mean(dim=1)  # type: ignore[operator]
-        guess = self.model.prediction(x, t, output.detach(), share)  # type: ignore[operator]
-        bound = self.length * self.model.bound_term(clean, x, t, t - 1, guess)  # type: ignore[operator]
-        losses = simple + self.bound_weight * bound
-        if self.importance is not None:
-            self.importance.learn(t, losses.detach())
+            t, weights = self.resampler.sample(uniform)
+        eps = normal_like(x0)
+        x = self.model.process.q_sample(x0, eps, t)
+        # predict
+        output, v = self.model.outputs(x, t, self.drop_classes(batch.labels))
+        if v is None:
+            raise ValueError("model.network.outputs: the variance takes twice the image's channels")
+        prediction = self.model.prediction(x, t, output.detach(), v)
+        # sum up
+        simple = ((output - self.model.target(x0, eps, t)) ** 2).flatten(1).mean(dim=1)
+        vlb = self.num_timesteps * self.model.vlb_term(x0, x, t, t - 1, prediction)
+        losses = simple + self.vlb_weight * vlb
+        if self.resampler is not None:
+            self.resampler.update(t, losses.detach())
         return {
             "loss": (weights * losses).mean(),
             "error": (weights * simple).mean(),
-            "bits_per_dimension": (weights * bound).mean(),
+            "bits_per_dimension": (weights * vlb).mean(),
         }

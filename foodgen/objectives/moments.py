@@ -1,11 +1,12 @@
 """The Frechet distance of generated from real images in a frozen network's features, as a loss of the generator."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from foodgen.core import distributed
+from foodgen.core.networks import FeatureMaps
 from foodgen.core.registry import penalties
-from foodgen.objectives.penalties import Penalty, Scene
+from foodgen.objectives.penalties import Penalty, PenaltyInputs
 
 WARM_UP = 2.0  # images looked at for each feature before the distance says anything
 
@@ -26,7 +27,7 @@ class FeatureMoments(Penalty):
     with moments that move on from batch to batch.
     """
 
-    player = "model"
+    network = "model"
     real: Tensor
     fake: Tensor
     counts: Tensor
@@ -34,36 +35,34 @@ class FeatureMoments(Penalty):
 
     def __init__(
         self,
-        features: nn.Module,
+        features: FeatureMaps,
         weight: float = 1.0,
-        every: int = 1,
+        interval: int = 1,
         memory: float = 2000.0,
         real_images: int = 20_000,
         refresh: int = 25,
     ) -> None:
-        super().__init__(weight, every)
-        if not hasattr(features, "widths"):
-            raise ValueError(f"features: a network with feature maps is wanted; {type(features).__name__} has none")
+        super().__init__(weight, interval)
         if memory <= 0 or refresh < 1 or real_images < 2:
             raise ValueError(f"memory: {memory}, refresh: {refresh} and real_images: {real_images} are too small")
         self.features = features.requires_grad_(False)
         self.memory, self.real_images, self.refresh = memory, real_images, refresh
-        width = int(features.widths[-1])  # type: ignore[index]
+        width = features.widths[-1]
         # moments of (1, f): the corner is their weight, the first row the sum of features, the rest of their squares
         self.register_buffer("real", torch.zeros(1 + width, 1 + width, dtype=torch.float64))
         self.register_buffer("fake", torch.zeros(1 + width, 1 + width, dtype=torch.float64))
         self.register_buffer("counts", torch.zeros(3, dtype=torch.float64))  # real and fake images, times asked
         self.register_buffer("transport", torch.zeros(width, width))
 
-    def forward(self, scene: Scene) -> Tensor:
+    def forward(self, inputs: PenaltyInputs) -> Tensor:
         """The penalty's size, before its weight; the features in the precision of the training."""
-        return self.size(scene)
+        return self.value(inputs)
 
-    def size(self, scene: Scene) -> Tensor:
+    def value(self, inputs: PenaltyInputs) -> Tensor:
         if self.counts[0] < self.real_images:
             with torch.no_grad():
-                self._observe(self.real, self._of(scene.real), 1.0, 0)
-        features = self._of(scene.fake)
+                self._observe(self.real, self._of(inputs.real), 1.0, 0)
+        features = self._of(inputs.fake)
         forget = 0.5 ** (len(features) * distributed.world_size() / self.memory)
         self._observe(self.fake, features.detach(), forget, 1)
         if self.counts[:2].min() < WARM_UP * features.shape[1]:

@@ -1,4 +1,4 @@
-"""Penalties that keep a player smooth: gradients within the loss, in float32, outside autocast."""
+"""Regularisers of GANs: gradient penalties and path length, in float32 outside autocast."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from foodgen.core.types import Generator
 
 
 @dataclass
-class Scene:
-    """What a penalty may look at: both players, and images and labels.
+class PenaltyInputs:
+    """What a penalty is computed from: both networks, images, (batch, channels, size, size), and labels, (batch,).
 
-    In the discriminator's turn the images are those that it sees, disturbed; slopes are taken there.
+    In the discriminator phase `real` and `fake` are augmented: gradients are taken where the discriminator looks.
     """
 
     model: Generator
@@ -28,34 +28,34 @@ class Scene:
 
 
 class Penalty(nn.Module, ABC):
-    """A scalar that joins its player's loss every `every` steps, `every` times as heavy.
+    """A scalar that is added to the loss of one network, every `interval` steps and `interval` times as heavy.
 
-    weight  of the penalty in the loss
-    every   steps, 1 or more (lazy regularisation: StyleGAN2, section 3.1)
+    weight    factor in the loss
+    interval  steps, 1 or more (lazy regularisation: StyleGAN2, section 3.1)
     """
 
-    player = "discriminator"
+    network = "discriminator"
 
-    def __init__(self, weight: float, every: int = 1) -> None:
+    def __init__(self, weight: float, interval: int = 1) -> None:
         super().__init__()
-        if every < 1 or weight < 0:
-            raise ValueError(f"every: {every} is at least 1 and weight: {weight} at least 0 in a penalty")
-        self.weight, self.every = weight, every
+        if interval < 1 or weight < 0:
+            raise ValueError(f"interval: {interval} is at least 1 and weight: {weight} at least 0 in a penalty")
+        self.weight, self.interval = weight, interval
 
-    def forward(self, scene: Scene) -> Tensor:
-        """The penalty's size, before its weight."""
-        with full_precision(scene.real):
-            return self.size(scene)
+    def forward(self, inputs: PenaltyInputs) -> Tensor:
+        """The penalty, before its weight."""
+        with full_precision(inputs.real):
+            return self.value(inputs)
 
     @abstractmethod
-    def size(self, scene: Scene) -> Tensor:
-        """The penalty's size in float32."""
+    def value(self, inputs: PenaltyInputs) -> Tensor:
+        """The penalty in float32."""
 
 
-def slopes(discriminator: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Squared norm of the logit's gradient at each image, (batch,).
+def squared_gradient_norm(discriminator: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """|grad_x D(x)|^2 at each image, (batch,).
 
-    Calls `forward` itself: under torch.compile that runs uncompiled, since compiled code has no second derivative.
+    Calls `forward` itself: torch.compile has no second derivative, and `forward` runs uncompiled.
     """
     images = images.detach().float().requires_grad_(True)
     logits = discriminator.forward(images, labels)
@@ -65,66 +65,71 @@ def slopes(discriminator: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 
 @penalties.add_to_registry(name="r1")
 class R1(Penalty):
-    """Half the mean squared slope at real images (Mescheder 2018, equation 9); `weight` is the papers' gamma."""
+    """Half the mean squared gradient norm at real images (Mescheder 2018, equation 9); `weight` is gamma."""
 
-    def size(self, scene: Scene) -> Tensor:
-        return slopes(scene.discriminator, scene.real, scene.labels).mean() / 2
+    def value(self, inputs: PenaltyInputs) -> Tensor:
+        return squared_gradient_norm(inputs.discriminator, inputs.real, inputs.labels).mean() / 2
 
 
 @penalties.add_to_registry(name="r2")
 class R2(Penalty):
     """The same at generated images (Mescheder 2018, equation 10)."""
 
-    def size(self, scene: Scene) -> Tensor:
-        return slopes(scene.discriminator, scene.fake, scene.labels).mean() / 2
+    def value(self, inputs: PenaltyInputs) -> Tensor:
+        return squared_gradient_norm(inputs.discriminator, inputs.fake, inputs.labels).mean() / 2
 
 
 @penalties.add_to_registry(name="gradient_penalty")
 class GradientPenalty(Penalty):
-    """Mean squared distance of the slope from `center`, between real and fake images (WGAN-GP, Gulrajani 2017).
+    """Mean squared distance of the gradient norm from `center`, between real and fake images (WGAN-GP, Gulrajani 2017).
 
     center  1 in WGAN-GP, 0 in the zero-centred variant (Thanh-Tung 2019)
     """
 
-    def __init__(self, weight: float = 10.0, every: int = 1, center: float = 1.0) -> None:
-        super().__init__(weight, every)
+    def __init__(self, weight: float = 10.0, interval: int = 1, center: float = 1.0) -> None:
+        super().__init__(weight, interval)
         self.center = center
 
-    def size(self, scene: Scene) -> Tensor:
-        share = uniform_for(scene.real)[:, None, None, None]
-        between = torch.lerp(scene.fake.float(), scene.real.float(), share)
-        slope = (slopes(scene.discriminator, between, scene.labels) + 1e-12).sqrt()
-        return (slope - self.center).square().mean()
+    def value(self, inputs: PenaltyInputs) -> Tensor:
+        mixture = uniform_for(inputs.real)[:, None, None, None]
+        interpolated = torch.lerp(inputs.fake.float(), inputs.real.float(), mixture)
+        norm = (squared_gradient_norm(inputs.discriminator, interpolated, inputs.labels) + 1e-12).sqrt()
+        return (norm - self.center).square().mean()
 
 
 @penalties.add_to_registry(name="path_length")
 class PathLength(Penalty):
-    """Equal steps in the latent shall move images equally far (StyleGAN2, equation 4).
+    """Path length regularisation (StyleGAN2, equation 4): equal steps in the latent change images equally much.
 
-    decay  share of the running mean length that a new batch replaces
-    part   the share of the batch that it is computed on, one image at least
+    decay           rate at which the running mean length follows a batch
+    batch_fraction  fraction of the batch that it is computed on, at least one image
     """
 
-    player = "model"
+    network = "model"
     mean: Tensor
 
-    def __init__(self, weight: float = 2.0, every: int = 4, decay: float = 0.01, part: float = 0.5) -> None:
-        super().__init__(weight, every)
-        if not 0 < decay <= 1 or not 0 < part <= 1:
-            raise ValueError(f"decay: {decay} and part: {part} are shares above 0")
-        self.decay, self.part = decay, part
+    def __init__(
+        self, weight: float = 2.0, interval: int = 4, decay: float = 0.01, batch_fraction: float = 0.5
+    ) -> None:
+        super().__init__(weight, interval)
+        if not 0 < decay <= 1 or not 0 < batch_fraction <= 1:
+            raise ValueError(f"decay: {decay} and batch_fraction: {batch_fraction} are in (0, 1]")
+        self.decay, self.batch_fraction = decay, batch_fraction
         self.register_buffer("mean", torch.zeros([]))
 
-    def size(self, scene: Scene) -> Tensor:
-        labels = scene.labels[: max(1, round(self.part * len(scene.labels)))]
-        noise = normal_like(scene.real.new_empty(len(labels), *scene.model.noise_shape))
-        latent = scene.model.latent(noise, labels)
+    def value(self, inputs: PenaltyInputs) -> Tensor:
+        # generate anew, with a graph from the latents on
+        labels = inputs.labels[: max(1, round(self.batch_fraction * len(inputs.labels)))]
+        noise = normal_like(inputs.real.new_empty(len(labels), *inputs.model.noise_shape))
+        latent = inputs.model.latent(noise, labels)
         if not latent.requires_grad:  # where the latent is the noise itself
             latent.requires_grad_(True)
-        images = scene.model.images(latent, labels, noise)
+        images = inputs.model.images(latent, labels, noise)
+        # length of the Jacobian's product with a random image
         projection = normal_like(images) / (images.shape[-1] * images.shape[-2]) ** 0.5
         (gradient,) = torch.autograd.grad((images * projection).sum(), latent, create_graph=True)
         lengths = gradient.square().sum(-1).reshape(len(labels), -1).mean(dim=1).sqrt()
+        # distance from the running mean
         target = torch.lerp(self.mean, lengths.mean().detach(), self.decay)
         distributed.average([target])
         self.mean.copy_(target)

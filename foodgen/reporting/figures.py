@@ -36,7 +36,7 @@ class Curves(FigureKind):
 
     data    .jsonl of the gatherer `rows`
     x       images, step or minutes
-    y       keys, a panel each
+    y       keys, a group each
     arms    name to label; all under their own names if not given
     log     whether y is drawn on a logarithmic scale
     smooth  rows that a point is the mean of
@@ -128,22 +128,28 @@ class SweepFigure(FigureKind):
 
     data   .jsonl of sweeps
     x      the setting's key
-    y      metrics, a panel each
+    y      metrics, a group each
     lines  settings that tell lines apart; all others if not given
     log    whether x is drawn on a logarithmic scale
-    floor  whether what real images scored is drawn as a band
+    real_baseline  whether what real images scored is drawn as a band
     """
 
     def __init__(
-        self, data: str, x: str, y: Sequence[str], lines: Sequence[str] = (), log: bool = False, floor: bool = True
+        self,
+        data: str,
+        x: str,
+        y: Sequence[str],
+        lines: Sequence[str] = (),
+        log: bool = False,
+        real_baseline: bool = True,
     ) -> None:
-        self.data, self.x, self.y, self.lines, self.log, self.floor = data, x, y, lines, log, floor
+        self.data, self.x, self.y, self.lines, self.log, self.real_baseline = data, x, y, lines, log, real_baseline
 
     def __call__(self, data: Path, target: Path) -> None:
         rows = read_lines(data / self.data)
         for row, key in [(row, key) for row in rows for key in self.y]:
             value_of(row, key, self.data)
-        rows = rows if self.floor else [{**row, "floor_by_draw": {}} for row in rows]
+        rows = rows if self.real_baseline else [{**row, "real_baseline_by_subset": {}} for row in rows]
         figure, axes = new_figure(columns=len(self.y))
         for axis, key in zip(axes, self.y, strict=True):
             sweep_axes(axis, rows, self.x, key, self.lines)
@@ -152,7 +158,7 @@ class SweepFigure(FigureKind):
         save_figure(figure, target)
 
 
-@figures.add_to_registry(name="panels")
+@figures.add_to_registry(name="groups")
 class Panels(FigureKind):
     """Pictures beside each other, each under its title.
 

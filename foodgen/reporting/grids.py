@@ -8,6 +8,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from foodgen.core.files import atomic
+
 CAPTION, GAP = 13, 4  # pixels
 
 
@@ -45,7 +47,5 @@ def save_grid(images: Tensor, labels: Sequence[int], classes: Sequence[str], pat
     picture = labelled_grid(images, labels, classes, per_class)
     if max(picture.size) < 700:
         picture = picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.NEAREST)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    picture.save(temporary, "PNG")
-    temporary.replace(path)
+    with atomic(path) as temporary:
+        picture.save(temporary, "PNG")

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from foodgen.core.files import atomic
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito, 2008
 MARKERS, DASHES = "osD^vPX", ("-", "--", "-.", ":")
 LABELS = {"fid": "FID", "kid": "KID, thousandths"}
@@ -24,10 +26,8 @@ def new_figure(columns: int = 1, rows: int = 1, width: float = 4.0, height: floa
 
 def save_figure(figure: Any, path: Path) -> None:
     """Write a PNG, whole or not at all, with nothing in it that changes from one time to the next."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
-    temporary.replace(path)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
 
 
 def style(number: int) -> dict[str, Any]:
@@ -63,12 +63,12 @@ def sweep_axes(axis: Any, rows: Sequence[Mapping[str, Any]], x: str, y: str, lin
         errors = [row.get("deviation", {}).get(y, row.get(f"{y}_error", 0.0)) for _, row in points]
         values = [row[y] for _, row in points]
         axis.errorbar([place for place, _ in points], values, errors, label=label or None, capsize=2, **style(number))
-    floors = [value for row in rows for value in row.get("floor_by_draw", {}).get(y, [])]
-    if floors:
-        axis.axhspan(min(floors), max(floors), color="0.6", alpha=0.6, linewidth=1, label="real images")
+    baselines = [value for row in rows for value in row.get("real_baseline_by_subset", {}).get(y, [])]
+    if baselines:
+        axis.axhspan(min(baselines), max(baselines), color="0.6", alpha=0.6, linewidth=1, label="real images")
     axis.set_xlabel(x, fontsize=9)
     axis.set_ylabel(label_of(y), fontsize=9)
-    if floors or len(groups) > 1:
+    if baselines or len(groups) > 1:
         axis.legend(fontsize=7, frameon=False)
 
 

@@ -16,8 +16,8 @@ class Size:
     """One configuration.
 
     name      of the configuration
-    weights   trained, of each player
-    frozen    not trained, of all players together
+    weights   trained, of each network
+    frozen    not trained, of all networks together
     drawing   multiply-adds of one image
     training  multiply-adds of one training image, backward passes included
     """
@@ -67,12 +67,12 @@ def weights(module: nn.Module, trained: bool) -> int:
 def table(sizes: Sequence[Size], published: Mapping[str, str]) -> str:
     """A Markdown table, a row a configuration; `published` is what papers say of those named."""
     lines = [
-        "| configuration | model | other players | frozen | multiply-adds to draw an image | to train on one "
+        "| configuration | model | other networks | frozen | multiply-adds to draw an image | to train on one "
         "| published |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for size in sizes:
-        others = sum(count for player, count in size.weights.items() if player != "model")
+        others = sum(count for name, count in size.weights.items() if name != "model")
         cells = [
             size.name,
             f"{size.weights['model'] / 1e6:.2f}M",

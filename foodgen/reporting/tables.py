@@ -55,11 +55,11 @@ class Comparison(TableKind):
     data     .jsonl of the gatherer `scores`
     arms     name to label, in the order of the table
     metrics  columns
-    floor    whether a row says what real training images score
+    real_baseline    whether a row says what real training images score
     """
 
-    def __init__(self, data: str, arms: Mapping[str, str], metrics: Sequence[str], floor: bool = True) -> None:
-        self.data, self.arms, self.metrics, self.floor = data, arms, metrics, floor
+    def __init__(self, data: str, arms: Mapping[str, str], metrics: Sequence[str], real_baseline: bool = True) -> None:
+        self.data, self.arms, self.metrics, self.real_baseline = data, arms, metrics, real_baseline
 
     def __call__(self, data: Path) -> str:
         scores = read_lines(data / self.data)
@@ -69,16 +69,16 @@ class Comparison(TableKind):
             if not own:
                 raise DataError(f"{self.data}: there is no run of {arm}")
             rows.append([label, str(len(own)), *[self._cell(name, own) for name in self.metrics]])
-        floors = [row["floor"] for row in scores if row.get("floor")]
-        if self.floor and floors:
-            rows.append(["real training photos", "", *[number(floors[0].get(name)) for name in self.metrics]])
+        baselines = [row["real_baseline"] for row in scores if row.get("real_baseline")]
+        if self.real_baseline and baselines:
+            rows.append(["real training photos", "", *[number(baselines[0].get(name)) for name in self.metrics]])
         return markdown(["arm", "seeds", *[label_of(name) for name in self.metrics]], rows)
 
     def _cell(self, name: str, rows: Sequence[Mapping[str, Any]]) -> str:
         values = [value_of(row, name, self.data) for row in rows]
-        spread = f" ({stdev(values):.2g})" if len(values) > 1 else ""
+        deviation = f" ({stdev(values):.2g})" if len(values) > 1 else ""
         seen = any(name.rpartition("/")[0] in row.get("trained_against", []) for row in rows)
-        return number(fmean(values)) + spread + " \\*" * seen
+        return number(fmean(values)) + deviation + " \\*" * seen
 
 
 @tables.add_to_registry(name="by_class")

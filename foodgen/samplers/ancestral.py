@@ -1,23 +1,23 @@
-"""Ancestral sampling (DDPM, algorithm 2), on any process: back along the bridge, with fresh noise."""
+"""Ancestral sampling (DDPM, algorithm 2), on any process."""
 
 from torch import Tensor
 
 from foodgen.core.registry import samplers
-from foodgen.samplers.walk import Walk, Walker
+from foodgen.samplers.sampler import DiffusionSampler, SamplerState
 
 
 @samplers.add_to_registry(name="ancestral")
-class Ancestral(Walker):
-    """x_s is drawn from q(x_s | x_t, clean), with the predicted image for the clean one.
+class Ancestral(DiffusionSampler):
+    """Samples x_s from q(x_s | x_t, x_0), with the denoised image for x_0.
 
-    The variance is q's, or what lies between its bounds where the model has learned one (IDDPM, equation 15).
+    The variance is the posterior's, or the learnt one (IDDPM, equation 15).
     """
 
-    def step(self, walk: Walk, x: Tensor, t: Tensor, s: Tensor, last: bool) -> Tensor:
-        guess = walk.look(x, t)
-        mean, deviation = walk.process.bridge(x, guess.clean, t, s)  # type: ignore[operator]
+    def step(self, state: SamplerState, x: Tensor, t: Tensor, s: Tensor, last: bool) -> Tensor:
+        prediction = state.denoise(x, t)
+        mean, std = state.process.posterior(x, prediction.denoised, t, s)
         if last:
             return mean
-        if guess.variance_share is not None:
-            deviation = (0.5 * walk.process.log_variance(guess.variance_share, t, s)).exp()  # type: ignore[operator]
-        return mean + deviation * walk.noise()
+        if prediction.v is not None:
+            std = (0.5 * state.process.log_variance(prediction.v, t, s)).exp()
+        return mean + std * state.noise()

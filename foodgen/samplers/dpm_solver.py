@@ -1,31 +1,32 @@
-"""DPM-Solver++(2M) (Lu 2022): second order from the view before, one look a step."""
+"""DPM-Solver++(2M) (Lu 2022): second order from the previous prediction, one evaluation a step."""
 
 import torch
 from torch import Tensor
 
 from foodgen.core.registry import samplers
-from foodgen.samplers.walk import Walk, Walker
+from foodgen.samplers.sampler import DiffusionSampler, SamplerState
 
 
 @samplers.add_to_registry(name="dpm_solver")
-class DPMSolver(Walker):
-    """Exponential integrator in the half log signal-to-noise ratio, on the predicted image (algorithm 2)."""
+class DPMSolver(DiffusionSampler):
+    """Exponential integrator in lambda = ln(alpha / sigma), on the denoised image (algorithm 2)."""
 
-    def step(self, walk: Walk, x: Tensor, t: Tensor, s: Tensor, last: bool) -> Tensor:
-        guess = walk.look(x, t)
-        if last or not walk.past:  # first order, which is Euler: at the end the ratio is infinite
-            walk.past.append((t, guess))
-            return x + walk.move(guess, t, s)
-        before, earlier = walk.past[-1]
-        walk.past[:] = [(t, guess)]
-        step, step_before = ratio(walk, s) - ratio(walk, t), ratio(walk, t) - ratio(walk, before)
-        extrapolation = (step / (2 * step_before))[:, None, None, None]
-        clean = guess.clean + extrapolation * (guess.clean - earlier.clean)
-        shrink = (walk.process.sigma(s) / walk.process.sigma(t))[:, None, None, None]  # type: ignore[operator]
-        share = (walk.process.alpha(s) * torch.expm1(-step))[:, None, None, None]  # type: ignore[operator]
-        return shrink * x - share * clean
+    def step(self, state: SamplerState, x: Tensor, t: Tensor, s: Tensor, last: bool) -> Tensor:
+        prediction = state.denoise(x, t)
+        if last or not state.history:  # first order, which is Euler: lambda is infinite at the image
+            state.history.append((t, prediction))
+            return x + state.delta(prediction, t, s)
+        previous_t, previous = state.history[-1]
+        state.history[:] = [(t, prediction)]
+        h = log_snr(state, s) - log_snr(state, t)
+        previous_h = log_snr(state, t) - log_snr(state, previous_t)
+        weight = (h / (2 * previous_h))[:, None, None, None]
+        denoised = prediction.denoised + weight * (prediction.denoised - previous.denoised)
+        sigma_ratio = (state.process.sigma(s) / state.process.sigma(t))[:, None, None, None]
+        factor = (state.process.alpha(s) * torch.expm1(-h))[:, None, None, None]
+        return sigma_ratio * x - factor * denoised
 
 
-def ratio(walk: Walk, t: Tensor) -> Tensor:
-    """lambda(t) = ln(alpha / sigma), (batch,)."""
-    return (walk.process.alpha(t) / walk.process.sigma(t)).log()  # type: ignore[operator]
+def log_snr(state: SamplerState, t: Tensor) -> Tensor:
+    """lambda(t) = ln(alpha / sigma), half the log signal-to-noise ratio, (batch,)."""
+    return (state.process.alpha(t) / state.process.sigma(t)).log()

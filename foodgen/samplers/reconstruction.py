@@ -1,4 +1,4 @@
-"""Samplers of models that do not draw from noise: an autoencoder's restored images, and none at all."""
+"""Samplers of models that do not generate from noise: an autoencoder's reconstructions, and none at all."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,14 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from foodgen.core.errors import ConfigError
+from foodgen.core.networks import Autoencoder
 from foodgen.core.registry import samplers
+from foodgen.core.types import Sampler
 
 
 @samplers.add_to_registry(name="reconstruction")
-class Reconstruction:
-    """Real images through an autoencoder and back, so that its grid and its FID say what it loses.
+class Reconstruction(Sampler):
+    """Real images through an autoencoder: its FID (rFID) says what it loses.
 
-    examples  (labels, numbers) to encoded images of the held-out set: of a label's images the one of that number
+    examples  (labels, indices) to encoded validation images: of a label's images the one of that index
     """
 
     def __init__(self, examples: Callable[[Tensor, Sequence[int]], Tensor]) -> None:
@@ -21,26 +23,22 @@ class Reconstruction:
 
     def check(self, model: nn.Module) -> None:
         """Raise ValueError unless the model is an autoencoder."""
-        if not hasattr(model, "encode"):
-            raise ValueError(f"name: reconstruction wants an autoencoder; {type(model).__name__} is none")
+        if not isinstance(model, Autoencoder):
+            raise ValueError(f"name: reconstruction takes an autoencoder; {type(model).__name__} is none")
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, noise: Callable[[], Tensor], labels: Tensor | None = None) -> Tensor:
-        """Restored images, (batch, channels, size, size), of the labels' classes."""
-        assert labels is not None
-        numbers = getattr(noise, "indices", range(len(labels)))
-        images = self.examples(labels, numbers)
-        return model.decode(model.encode(images)[0]).float()  # type: ignore[operator]
+        """Reconstructions, (batch, channels, size, size), of images of the labels' classes."""
+        assert isinstance(model, Autoencoder) and labels is not None
+        indices = getattr(noise, "indices", range(len(labels)))
+        return model.decode(model.encode(self.examples(labels, indices))[0]).float()
 
 
 @samplers.add_to_registry(name="none")
-class NoSampler:
-    """Draws nothing: a classifier makes no images. Raises ConfigError where some are wanted."""
+class NoSampler(Sampler):
+    """Samples nothing: a classifier makes no images. Raises ConfigError where some are asked for."""
 
-    draws = False
-
-    def check(self, model: nn.Module) -> None:
-        """Serves every model that nobody wants images of."""
+    generates = False
 
     def __call__(self, model: nn.Module, noise: Callable[[], Tensor], labels: Tensor | None = None) -> Tensor:
-        raise ConfigError(f"sampler.name: none draws nothing, and a {type(model).__name__} has nothing to draw")
+        raise ConfigError(f"sampler.name: none samples nothing, and a {type(model).__name__} generates no images")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from foodgen import recipe
+from foodgen.builders import training as builder
 from foodgen.core import config
 from foodgen.core.errors import ConfigError
 from foodgen.core.settings import Config
@@ -29,18 +29,18 @@ def from_its_configuration(path, classes, device):
     """The model that would be trained first, its weights drawn."""
     name = path.replace("runs/", "").replace("small_", "small/")
     trained = load(path=ROOT / "configs" / f"{name}.yaml")
-    return recipe.make_model(trained, classes, device, alone=True).model
+    return builder.make_model(trained, classes, device, model_only=True).model
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_shipped_file_makes_a_model(path, monkeypatch):
-    monkeypatch.setattr("foodgen.assembly.load_trained", from_its_configuration)
+    monkeypatch.setattr("foodgen.builders.models.load_pretrained", from_its_configuration)
     loaded = load(path=path)
     if path.parent.name == "inference":  # the objective is its checkpoint's
         assert loaded.objective == {}
         trained = load(path=ROOT / "configs" / f"{path.stem.replace('small_', 'small/')}.yaml")
         loaded = dataclasses.replace(loaded, objective=trained.objective)
-    model = recipe.make_model(loaded, ["a", "b"], torch.device("meta"))
+    model = builder.make_model(loaded, ["a", "b"], torch.device("meta"))
     count = sum(weight.numel() for weight in model.objective.model.parameters())
     assert count < LARGER.get(path.stem, 31_500_000)
 
@@ -58,7 +58,7 @@ def test_another_name_replaces_a_part_and_the_same_refines_it():
 
 
 def test_what_is_written_is_read_back(tmp_path):
-    loaded = load("train.clip=0.5")
+    loaded = load("train.grad_clip=0.5")
     (tmp_path / "again.yaml").write_text(config.to_yaml(loaded))
     assert OmegaConf.to_container(OmegaConf.load(tmp_path / "again.yaml")) == config.to_tree(loaded)
     assert load(path=tmp_path / "again.yaml").train == loaded.train
@@ -79,8 +79,8 @@ def test_interpolation_sees_defaults(tmp_path):
         ("train.steps=2.5", r"train\.steps: .*2\.5"),
         ("train.steps=true", r"train\.steps: .*number"),
         ("train.steps=null", r"train\.steps: "),
-        ("train.clip=nan", r"train\.clip: .*finite"),
-        ("train.clip=-1", r"train\.clip: .*greater than 0"),
+        ("train.grad_clip=nan", r"train\.grad_clip: .*finite"),
+        ("train.grad_clip=-1", r"train\.grad_clip: .*greater than 0"),
         ("data.train_batch_size=-4", r"data\.train_batch_size: .*-4"),
         ("train.keep_checkpoints=1", r"train\.keep_checkpoints: .*2"),
         ("train.precision=fp8", r"train\.precision: .*bf16"),

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from foodgen.core.errors import ConfigError
+from foodgen.core.networks import Autoencoder
 from foodgen.core.randomness import seed_step
 from foodgen.data.augment import Flip, NoAugmentation
 from foodgen.data.folder import Folder
@@ -14,7 +15,7 @@ from foodgen.data.synthetic import draw_set
 CPU = torch.device("cpu")
 
 
-class Halves(nn.Module):
+class Halves(Autoencoder):
     """Latents are 2x2 means, stretched and shifted; a known deviation around them."""
 
     noise_shape = (3, 8, 8)
@@ -58,7 +59,7 @@ def test_there_and_back(codec):
 
 
 def test_the_set_is_encoded_once_in_all_variants(codec, folder, monkeypatch):
-    images, make = codec.training(folder, Flip(), CPU, batch_size=5)
+    images, make = codec.training_set(folder, Flip(), CPU, batch_size=5)
     assert len(images) == 2 * len(folder)
     assert images.classes == folder.classes
     assert list(images.labels) == [*folder.labels] * 2
@@ -74,14 +75,14 @@ def test_the_set_is_encoded_once_in_all_variants(codec, folder, monkeypatch):
     mean = codec.autoencoder.normalise(images.batch(range(4))[0].float()[:, :3])
     assert (made - mean).std().item() == pytest.approx(0.25 * 0.0498, rel=0.1)  # exp(-3) times the scale
     monkeypatch.setattr(codec, "moments", lambda *_: pytest.fail("encoded again"))
-    again, _ = codec.training(folder, Flip(), CPU, batch_size=5)
+    again, _ = codec.training_set(folder, Flip(), CPU, batch_size=5)
     assert torch.equal(again.batch(range(48))[0], images.batch(range(48))[0])
 
 
 def test_another_autoencoder_has_another_set(codec, folder):
-    first, _ = codec.training(folder, NoAugmentation(), CPU, batch_size=8)
+    first, _ = codec.training_set(folder, NoAugmentation(), CPU, batch_size=8)
     codec.autoencoder.scale += 1
-    second, _ = codec.training(folder, NoAugmentation(), CPU, batch_size=8)
+    second, _ = codec.training_set(folder, NoAugmentation(), CPU, batch_size=8)
     assert first.folder != second.folder
     assert len(second) == len(folder)
 
@@ -97,9 +98,9 @@ def test_a_death_while_encoding_leaves_no_set(codec, folder, monkeypatch):
 
     monkeypatch.setattr(codec, "moments", dies)
     with pytest.raises(Exception, match=r"cannot be written.*No space"):
-        codec.training(folder, Flip(), CPU, batch_size=5)
+        codec.training_set(folder, Flip(), CPU, batch_size=5)
     monkeypatch.setattr(codec, "moments", original)
-    assert len(codec.training(folder, Flip(), CPU, batch_size=5)[0]) == 48
+    assert len(codec.training_set(folder, Flip(), CPU, batch_size=5)[0]) == 48
 
 
 def test_something_else_is_no_autoencoder():

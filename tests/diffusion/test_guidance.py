@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from foodgen.core.types import Prediction
-from foodgen.diffusion.denoiser import Denoiser
+from foodgen.diffusion.denoiser import PreconditionedDenoiser
 from foodgen.diffusion.edm import EDM
-from foodgen.diffusion.guidance import ClassifierFree, NoGuidance
+from foodgen.diffusion.guidance import ClassifierFreeGuidance, NoGuidance
 
 
 class Labelled(torch.nn.Module):
@@ -24,46 +24,46 @@ class Labelled(torch.nn.Module):
 
 @pytest.fixture
 def model():
-    return Denoiser(Labelled(), EDM(), channels=1, image_size=2, classes=5)
+    return PreconditionedDenoiser(Labelled(), EDM(), channels=1, image_size=2, classes=5)
 
 
 X, T, LABELS = torch.randn(3, 1, 2, 2), torch.tensor([1.0, 1.0, 1.0]), torch.tensor([0, 1, 2])
 
 
 def close(first: Prediction, second: Prediction):
-    torch.testing.assert_close(first.clean, second.clean)
-    torch.testing.assert_close(first.noise, second.noise, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(first.denoised, second.denoised)
+    torch.testing.assert_close(first.eps, second.eps, rtol=1e-4, atol=1e-5)
 
 
 def test_scale_one_is_no_guidance_at_no_cost(model):
-    close(ClassifierFree(scale=1)(model, X, T, LABELS), NoGuidance()(model, X, T, LABELS))
+    close(ClassifierFreeGuidance(scale=1)(model, X, T, LABELS), NoGuidance()(model, X, T, LABELS))
     assert model.network.images == 6
 
 
 def test_the_formula(model):
     with_class, without = model(X, T, LABELS), model(X, T, torch.full((3,), 5))
-    guided = ClassifierFree(scale=2.5)(model, X, T, LABELS)
-    torch.testing.assert_close(guided.clean, without.clean + 2.5 * (with_class.clean - without.clean))
+    guided = ClassifierFreeGuidance(scale=2.5)(model, X, T, LABELS)
+    torch.testing.assert_close(guided.denoised, without.denoised + 2.5 * (with_class.denoised - without.denoised))
     # both halves describe the same x: clean + sigma noise
-    torch.testing.assert_close(guided.clean + guided.noise, X, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(guided.denoised + guided.eps, X, rtol=1e-4, atol=1e-4)
 
 
 def test_scale_zero_forgets_the_class(model):
-    close(ClassifierFree(scale=0)(model, X, T, LABELS), model(X, T, None))
+    close(ClassifierFreeGuidance(scale=0)(model, X, T, LABELS), model(X, T, None))
 
 
 def test_the_interval_is_of_noise_levels(model):
     plain = model(X, T, LABELS)
-    guidance = ClassifierFree(scale=3, interval=(0.2, 0.9))
+    guidance = ClassifierFreeGuidance(scale=3, interval=(0.2, 0.9))
     close(guidance(model, X, T, LABELS), plain)
-    assert (guidance(model, X, 0.5 * T, LABELS).clean - model(X, 0.5 * T, LABELS).clean).abs().max() > 0.1
+    assert (guidance(model, X, 0.5 * T, LABELS).denoised - model(X, 0.5 * T, LABELS).denoised).abs().max() > 0.1
 
 
 def test_without_labels_there_is_nothing_to_guide(model):
-    close(ClassifierFree(scale=3)(model, X, T, None), model(X, T, None))
+    close(ClassifierFreeGuidance(scale=3)(model, X, T, None), model(X, T, None))
 
 
 @pytest.mark.parametrize("interval", [(1.0,), (2.0, 1.0), (-1.0, 1.0)])
 def test_bad_intervals(interval):
     with pytest.raises(ValueError, match="interval"):
-        ClassifierFree(interval=interval)
+        ClassifierFreeGuidance(interval=interval)

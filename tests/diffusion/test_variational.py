@@ -16,14 +16,14 @@ from foodgen.diffusion.edm import EDM
 from foodgen.diffusion.flow import Flow
 from foodgen.diffusion.process import column
 
-PROCESSES = [DDPM("cosine"), DDPM("linear"), EDM(data_deviation=0.3), Flow()]
+PROCESSES = [DDPM("cosine"), DDPM("linear"), EDM(sigma_data=0.3), Flow()]
 everywhere = pytest.mark.parametrize("process", PROCESSES, ids=lambda p: type(p).__name__)
 
 
 def test_the_divergence_is_torchs():
     torch.manual_seed(0)
     mean, log_variance, other, other_log = torch.randn(4, 1000, dtype=torch.float64)
-    ours = variational.normal_divergence(mean, log_variance, other, other_log)
+    ours = variational.normal_kl(mean, log_variance, other, other_log)
     theirs = kl_divergence(Normal(mean, (log_variance / 2).exp()), Normal(other, (other_log / 2).exp()))
     torch.testing.assert_close(ours, theirs)
 
@@ -31,7 +31,9 @@ def test_the_divergence_is_torchs():
 def test_the_bins_likelihood_is_scipys_and_sums_to_one():
     levels = torch.linspace(-1, 1, 256, dtype=torch.float64)
     mean, deviation = torch.tensor(0.93, dtype=torch.float64), 0.05
-    ours = variational.discretised_log_likelihood(levels, mean, torch.tensor(2 * math.log(deviation)).double()).exp()
+    ours = variational.discretized_gaussian_log_likelihood(
+        levels, mean, torch.tensor(2 * math.log(deviation)).double()
+    ).exp()
     edges = (levels[:-1] + levels[1:]) / 2
     cdf = np.concatenate([[0], stats.norm(0.93, deviation).cdf(edges), [1]])
     torch.testing.assert_close(ours, torch.from_numpy(np.diff(cdf)).clamp(min=1e-12), rtol=1e-4, atol=1e-9)
@@ -50,12 +52,12 @@ def test_learned_variances_are_diffusers():
 
 @everywhere
 def test_the_bounds_of_the_variance(process):
-    grid = process.grid(20).float()
+    grid = process.timesteps(20).float()
     t, s = grid[5:6], grid[6:7]
     ones = torch.ones(1, 1, 1, 1)
-    _, deviation = process.bridge(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), t, s)
+    _, deviation = process.posterior(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), t, s)
     torch.testing.assert_close(process.log_variance(0 * ones, t, s).exp(), deviation**2)
-    torch.testing.assert_close(process.log_variance(ones, t, s).exp(), process.added(t, s))
+    torch.testing.assert_close(process.log_variance(ones, t, s).exp(), process.added_variance(t, s))
     assert process.log_variance(None, t, s) == process.log_variance(0 * ones, t, s)
     last, clean = grid[-2:-1], grid[-1:]
     assert torch.isfinite(process.log_variance(0 * ones, last, clean)).all()
@@ -71,7 +73,7 @@ class Known:
     def __call__(self, x, t):
         alpha, sigma = column(self.process.alpha(t)), column(self.process.sigma(t))
         clean = alpha * self.deviation**2 / (alpha**2 * self.deviation**2 + sigma**2) * x
-        return Prediction(clean, self.process.noise_in(x, clean, t))
+        return Prediction(clean, self.process.eps(x, clean, t))
 
 
 @everywhere
@@ -85,11 +87,11 @@ def test_the_bound_of_known_data_is_near_its_entropy(process):
     deviation, count = 0.3, 100
     clean = ((torch.randn(count, 1, 4, 4) * deviation).clamp(-1, 1) * 127.5).round() / 127.5
     clean = (((clean + 1) * 127.5).round() / 127.5) - 1  # as codecs have it
-    denoise, grid = Known(process, deviation), process.bound_grid(1000).float()
+    denoise, grid = Known(process, deviation), process.vlb_timesteps(1000).float()
     bits = start = variational.prior_term(process, clean, grid[:1].expand(count)).mean()
     for t, s in zip(grid[:-1].expand(count, -1).T, grid[1:].expand(count, -1).T, strict=True):
-        x = process.mix(clean, torch.randn_like(clean), t)
-        bits = bits + variational.bound_term(process, clean, x, t, s, denoise(x, t)).mean()
+        x = process.q_sample(clean, torch.randn_like(clean), t)
+        bits = bits + variational.vlb_term(process, clean, x, t, s, denoise(x, t)).mean()
     levels = np.linspace(-1, 1, 256)
     chances = np.diff(
         stats.norm(0, deviation).cdf(np.concatenate([[-np.inf], (levels[1:] + levels[:-1]) / 2, [np.inf]]))
@@ -99,21 +101,21 @@ def test_the_bound_of_known_data_is_near_its_entropy(process):
     wrong = Known(process, 3 * deviation)
     worse = start
     for t, s in zip(grid[:-1].expand(count, -1).T, grid[1:].expand(count, -1).T, strict=True):
-        x = process.mix(clean, torch.randn_like(clean), t)
-        worse = worse + variational.bound_term(process, clean, x, t, s, wrong(x, t)).mean()
+        x = process.q_sample(clean, torch.randn_like(clean), t)
+        worse = worse + variational.vlb_term(process, clean, x, t, s, wrong(x, t)).mean()
     assert worse > bits + 0.05
 
 
 def test_a_term_is_a_monte_carlo_mean_of_log_ratios():
     """KL(q(x_s | x_t, clean) || p(x_s | x_t)) of one number, against samples and against quadrature."""
-    process = DDPM("linear", length=50)
+    process = DDPM("linear", num_timesteps=50)
     t, s = torch.tensor([30.0]), torch.tensor([29.0])
     clean, x, guess = (torch.full((1, 1, 1, 1), value) for value in (0.4, 0.1, -0.2))
-    prediction = Prediction(guess, process.noise_in(x, guess, t), torch.full((1, 1, 1, 1), 0.7))
-    ours = variational.bound_term(process, clean, x, t, s, prediction).item() * math.log(2)
-    mean, deviation = process.bridge(x, clean, t, s)
-    theirs, _ = process.bridge(x, guess, t, s)
-    model = stats.norm(theirs.item(), (0.5 * process.log_variance(prediction.variance_share, t, s)).exp().item())
+    prediction = Prediction(guess, process.eps(x, guess, t), torch.full((1, 1, 1, 1), 0.7))
+    ours = variational.vlb_term(process, clean, x, t, s, prediction).item() * math.log(2)
+    mean, deviation = process.posterior(x, clean, t, s)
+    theirs, _ = process.posterior(x, guess, t, s)
+    model = stats.norm(theirs.item(), (0.5 * process.log_variance(prediction.v, t, s)).exp().item())
     truth = stats.norm(mean.item(), deviation.item())
     samples = truth.rvs(200_000, random_state=0)
     ratios = truth.logpdf(samples) - model.logpdf(samples)
@@ -125,13 +127,13 @@ def test_a_term_is_a_monte_carlo_mean_of_log_ratios():
 
 @everywhere
 def test_the_time_of_a_noise_level(process):
-    t = process.grid(12).float()[1:-1]
+    t = process.timesteps(12).float()[1:-1]
     level = process.sigma(t) / process.alpha(t)
-    torch.testing.assert_close(process.time_at(level), t, rtol=1e-3, atol=1e-4)
-    assert process.time_at(torch.tensor([0.0])).item() == 0
+    torch.testing.assert_close(process.sigma_to_t(level), t, rtol=1e-3, atol=1e-4)
+    assert process.sigma_to_t(torch.tensor([0.0])).item() == 0
 
 
 @everywhere
 def test_the_prior_term_is_small_where_noise_covers_everything(process):
     clean = torch.rand(3, 3, 4, 4) * 2 - 1
-    assert (variational.prior_term(process, clean, process.bound_grid(10).float()[:1].expand(3)) < 1e-3).all()
+    assert (variational.prior_term(process, clean, process.vlb_timesteps(10).float()[:1].expand(3)) < 1e-3).all()

@@ -13,7 +13,7 @@ from foodgen.layers.style import (
     EqualLinear,
     MinibatchDeviation,
     ModulatedConvolution,
-    planes,
+    noise_maps,
 )
 
 
@@ -95,7 +95,7 @@ def test_adaptive_instance_norm_gives_each_map_its_style():
 
 def test_planes_are_the_noise_in_squares():
     noise = torch.arange(2 * 20.0).reshape(2, 20)
-    small, large = planes(noise, [2, 4])
+    small, large = noise_maps(noise, [2, 4])
     assert small[1, 0].tolist() == [[20, 21], [22, 23]]
     assert torch.equal(large.flatten(1), noise[:, 4:])
 

@@ -114,7 +114,7 @@ def test_features_are_kept_by_content(photos, tmp_path, monkeypatch):
         calls.append(len(images))
         return images.float().mean(dim=(2, 3))
 
-    extract.identity = "made up"
+    extract.identity, extract.cached = "made up", True
     images = Folder(photos / "one", 64)
     first = features_of(extract, images, 10, tmp_path)
     assert calls == [10, 6]

@@ -8,14 +8,14 @@ from torch import nn
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from foodgen.core.types import Evidence
+from foodgen.core.types import MetricInputs
 from foodgen.data.folder import Folder
 from foodgen.metrics.fid import FID, FIDInfinity, frechet_distance
 from foodgen.metrics.kid import KID, kernel_distance
 from foodgen.metrics.label_accuracy import LabelAccuracy
 from foodgen.metrics.manifold import Coverage, Precision, radii
 from foodgen.metrics.memorisation import Memorisation, nearest
-from foodgen.metrics.spaces import Classifier, Pixels, Pretrained, chunks_of, features_of, hash_of
+from foodgen.metrics.spaces import ClassifierSpace, Pixels, Pretrained, features_in_chunks, features_of, hash_of
 from foodgen.models.resnet import ResNet
 
 
@@ -23,8 +23,8 @@ def normal(count, width, seed, shift=0.0, scale=1.0):
     return torch.randn(count, width, generator=torch.Generator().manual_seed(seed)) * scale + shift
 
 
-def evidence(generated, real, training=(), labels=None, real_labels=None, classify=None):
-    return Evidence(
+def inputs(generated, real, training=(), labels=None, real_labels=None, classify=None):
+    return MetricInputs(
         generated,
         torch.zeros(len(generated), dtype=torch.long) if labels is None else labels,
         real,
@@ -37,7 +37,7 @@ def evidence(generated, real, training=(), labels=None, real_labels=None, classi
 def test_kernel_distance_is_torch_fidelitys():
     a, b = normal(120, 16, 1, 0.3, 1.2), normal(120, 16, 2)
     theirs = kid_features_to_metric(a, b, kid_subsets=1, kid_subset_size=120, verbose=False)
-    ours = KID()(evidence(a, b))
+    ours = KID()(inputs(a, b))
     assert ours["kid"] == pytest.approx(1000 * theirs["kernel_inception_distance_mean"], rel=1e-6)
 
 
@@ -52,9 +52,9 @@ def test_kernel_distance_has_no_bias_and_knows_its_error():
     assert abs(np.mean(equal)) < 3 * np.std(equal) / 300**0.5  # unbiased: about 0, and half of them below
 
 
-def balanced(seed, each, spread=2.0):
+def balanced(seed, each, diversity=2.0):
     """Ten clusters, `each` rows of every one, and their numbers."""
-    centres = normal(10, 6, 99, scale=spread)
+    centres = normal(10, 6, 99, scale=diversity)
     labels = torch.arange(10).repeat_interleave(each)
     return centres[labels] + normal(10 * each, 6, seed), labels
 
@@ -82,7 +82,7 @@ def test_precision_and_recall_are_torch_fidelitys():
     theirs = prc_features_to_metric(
         real, generated, prc_neighborhood=3, prc_batch_size=64, verbose=False, save_cpu_ram=False
     )
-    ours = Precision()(evidence(generated, real))
+    ours = Precision()(inputs(generated, real))
     assert {round(value, 6) for value in ours.values()} == {
         round(float(theirs[name]), 6) for name in ("precision", "recall")
     }
@@ -94,24 +94,24 @@ def test_all_four_are_prdcs(count, shift, capsys):
     generated, real = normal(count, 8, 1, shift, 0.8).double(), normal(200, 8, 2).double()
     for metric in (Precision(), Coverage()):
         theirs = compute_prdc(real.numpy(), generated.numpy(), nearest_k=metric.k)
-        for name, value in metric(evidence(generated, real)).items():
+        for name, value in metric(inputs(generated, real)).items():
             assert value == pytest.approx(theirs[name], abs=1e-9), name
 
 
 def test_an_equal_set_is_all_covered_and_too_few_images_are_told():
     real = normal(50, 4, 1)
-    assert Precision()(evidence(real, real)) == {"precision": 1.0, "recall": 1.0}
-    assert Coverage()(evidence(real, real))["coverage"] == 1.0
+    assert Precision()(inputs(real, real)) == {"precision": 1.0, "recall": 1.0}
+    assert Coverage()(inputs(real, real))["coverage"] == 1.0
     with pytest.raises(ValueError, match="3-th neighbour wants 4 images"):
         radii(real[:3], 3)
 
 
 def test_large_sets_go_in_parts(monkeypatch):
     a, b = normal(70, 4, 1), normal(90, 4, 2)
-    whole = [kernel_distance(a, b), Precision()(evidence(a, b)), Coverage()(evidence(a, b))]
+    whole = [kernel_distance(a, b), Precision()(inputs(a, b)), Coverage()(inputs(a, b))]
     monkeypatch.setattr("foodgen.metrics.kid.ROWS", 16)
     monkeypatch.setattr("foodgen.metrics.manifold.ROWS", 16)
-    parts = [kernel_distance(a, b), Precision()(evidence(a, b)), Coverage()(evidence(a, b))]
+    parts = [kernel_distance(a, b), Precision()(inputs(a, b)), Coverage()(inputs(a, b))]
     assert parts[0] == pytest.approx(whole[0])
     assert parts[1:] == whole[1:]
 
@@ -122,7 +122,7 @@ def test_extrapolation_takes_the_generated_sets_bias_away():
     found = [(FID(), []), (FIDInfinity(), [])]
     for seed in range(12):
         for metric, values in found:
-            values += metric(evidence(normal(400, 20, 100 + seed), real)).values()
+            values += metric(inputs(normal(400, 20, 100 + seed), real)).values()
     (_, plain), (_, extrapolated) = found
     assert np.mean(plain) > 0.2
     assert abs(np.mean(extrapolated)) < 0.15 * np.mean(plain)
@@ -138,39 +138,39 @@ def test_nearest_is_found_across_parts():
 
 def test_copies_are_found_and_fresh_images_are_not():
     training, real = normal(400, 6, 1), normal(300, 6, 2)
-    fresh = Memorisation()(evidence(normal(300, 6, 3), real, training.split(100)))
+    fresh = Memorisation()(inputs(normal(300, 6, 3), real, training.split(100)))
     assert fresh["memorisation"] < 0.04
     assert fresh["nearer_than_real"] == pytest.approx(0.5, abs=0.07)
     copies = training[100:160] + 1e-5
-    found = Memorisation()(evidence(torch.cat([copies, normal(60, 6, 4)]), real, training.split(100)))
+    found = Memorisation()(inputs(torch.cat([copies, normal(60, 6, 4)]), real, training.split(100)))
     assert 0.5 <= found["memorisation"] < 0.55
     first, second, _ = found["nearest_pairs"][0]
     assert second == 100 + first
-    same = Memorisation()(evidence(real, real, training.split(100)))
+    same = Memorisation()(inputs(real, real, training.split(100)))
     assert same["nearer_than_real"] == 0.5
 
 
 def test_label_accuracy_counts_by_class():
     labels = torch.tensor([0, 0, 1, 1])
     logits = torch.tensor([[2.0, 1.0], [0.0, 1.0], [0.0, 1.0], [0.0, 3.0]])
-    found = LabelAccuracy()(evidence(logits, logits, labels=labels, real_labels=1 - labels, classify=lambda x: x))
+    found = LabelAccuracy()(inputs(logits, logits, labels=labels, real_labels=1 - labels, classify=lambda x: x))
     assert found["label_accuracy"] == 0.75
     assert found["real_label_accuracy"] == 0.25
     assert found["label_accuracy_by_class"] == {0: [0.5, 0.0], 1: [1.0, 0.5]}
-    with pytest.raises(ValueError, match="Pixels tells no classes"):
+    with pytest.raises(ValueError, match="Pixels is no classifier"):
         LabelAccuracy().check(Pixels(image_size=8))
 
 
 def test_a_classifiers_features_tell_its_classes():
     network = ResNet(3, 16, classes=5, widths=(8, 16), blocks=1).eval()
-    space = Classifier("there", lambda path: network, 16, torch.device("cpu"))
+    space = ClassifierSpace("there", lambda path: network, 16, torch.device("cpu"))
     images = torch.randint(0, 256, (6, 3, 16, 16), dtype=torch.uint8)
     assert space(images).shape == (6, space.width)
-    torch.testing.assert_close(space.classify(space(images)), network(images.float() / 127.5 - 1).detach())
+    torch.testing.assert_close(space.classifier()(space(images)), network(images.float() / 127.5 - 1).detach())
     with pytest.raises(ValueError, match="images of 16 pixels a side, these have 32"):
-        Classifier("there", lambda path: network, 32, torch.device("cpu"))
+        ClassifierSpace("there", lambda path: network, 32, torch.device("cpu"))
     with pytest.raises(ValueError, match="is no classifier of clean images"):
-        Classifier("there", lambda path: nn.Linear(1, 1), 16, torch.device("cpu"))
+        ClassifierSpace("there", lambda path: nn.Linear(1, 1), 16, torch.device("cpu"))
     other = ResNet(3, 16, classes=5, widths=(8, 16), blocks=1)
     assert hash_of(other) != hash_of(network) == space.identity
 
@@ -193,7 +193,7 @@ def test_pixels_are_never_kept(dishes, tmp_path):
     images = Folder(dishes / "test", 16)
     space = Pixels(16)
     whole = features_of(space, images, 10, tmp_path)
-    assert torch.equal(torch.cat(list(chunks_of(space, images, 7, tmp_path))), whole)
+    assert torch.equal(torch.cat(list(features_in_chunks(space, images, 7, tmp_path))), whole)
     assert not any(tmp_path.iterdir())
     assert whole.max() <= 1
     assert frechet_distance(whole, whole) == pytest.approx(0, abs=1e-4)

@@ -5,7 +5,7 @@ import torch
 
 from foodgen.core.randomness import seed_step
 from foodgen.core.types import Batch
-from foodgen.diffusion.denoiser import Denoiser
+from foodgen.diffusion.denoiser import PreconditionedDenoiser
 from foodgen.diffusion.edm import EDM
 from foodgen.models.ddpm import UNet
 from foodgen.objectives.denoising import Denoising
@@ -55,21 +55,20 @@ def test_an_unconditional_network_ignores_labels():
 
 
 def test_dropping_all_labels_is_the_null_label(network):
-    """The same noise and times: a loss with label_drop 1 is the loss of unlabelled images."""
-    model = Denoiser(network, EDM(), channels=3, image_size=16, classes=5)
+    """The same noise and times: a loss with class_dropout 1 is the loss of unlabelled images."""
+    model = PreconditionedDenoiser(network, EDM(), channels=3, image_size=16, classes=5)
     losses = []
     for drop, labels in ((1.0, [0, 1]), (0.0, [5, 5]), (0.0, [0, 1])):
         seed_step(3, 1)
-        losses.append(Denoising(model, label_drop=drop).loss(Batch(X, torch.tensor(labels)))["loss"].item())
+        losses.append(Denoising(model, class_dropout=drop).loss(Batch(X, torch.tensor(labels)))["loss"].item())
     assert losses[0] == losses[1] != losses[2]
 
 
-def test_label_drop_drops_its_share(network, monkeypatch):
-    model = Denoiser(network, EDM(), channels=3, image_size=16, classes=5)
-    seen = []
-    monkeypatch.setattr(Denoiser, "regression", lambda self, c, n, t, labels: (seen.append(labels), (c, c))[1])
-    Denoising(model, label_drop=0.3).loss(Batch(torch.zeros(4000, 3, 1, 1), torch.zeros(4000, dtype=torch.long)))
-    assert (seen[0] == 5).float().mean().item() == pytest.approx(0.3, abs=0.03)
+def test_class_dropout_drops_its_share(network):
+    model = PreconditionedDenoiser(network, EDM(), channels=3, image_size=16, classes=5)
+    labels = Denoising(model, class_dropout=0.3).drop_classes(torch.zeros(4000, dtype=torch.long))
+    assert (labels == 5).float().mean().item() == pytest.approx(0.3, abs=0.03)
+    assert (labels == 0).sum() == 4000 - (labels == 5).sum()
 
 
 def test_patches_fold_and_unfold():

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from foodgen.core.networks import NormalizedWeights
 from foodgen.core.registry import build, models
-from foodgen.diffusion.denoiser import Denoiser
+from foodgen.diffusion.denoiser import PreconditionedDenoiser
 from foodgen.diffusion.edm import EDM
 from foodgen.models.edm2 import EDM2
 
@@ -91,12 +92,11 @@ def test_a_learned_variance_doubles_the_channels(name):
 
 
 @pytest.mark.parametrize("name", ["dit", "hybrid"])
-def test_the_trunk_shows_its_features_in_training_alone(name):
+def test_features_are_returned_beside_the_same_image(name):
     net = network(name)
-    net.eval()(X, TIME, LABELS)
-    assert net.middle is None
-    net.train()(X, TIME, LABELS)
-    assert net.middle.shape == (2, net.middle_width, 4, 4)
+    image, features = net(X, TIME, LABELS, return_features=True)
+    assert torch.equal(image, net(X, TIME, LABELS))
+    assert features.shape == (2, net.feature_channels, 4, 4)
 
 
 @pytest.mark.parametrize(
@@ -131,24 +131,26 @@ def test_edm2_keeps_the_size_of_what_passes_through():
     assert all(0.5 < size < 1.5 for size in sizes)
 
 
-def test_edm2_brings_its_weights_back_to_unit_size_in_training():
+def test_edm2_normalises_its_weights_without_changing_its_outputs():
     net = awake(network("edm2"))
-    model = Denoiser(net, EDM(), 3, 16, classes=5)
+    model = PreconditionedDenoiser(net, EDM(), 3, 16, classes=5)
     model.eval()(X, TIME / 1000, LABELS)
     assert net.first.weight.flatten(1).square().mean(dim=1).sqrt().sub(1).abs().max() > 0.01
-    before = model.eval()(X, TIME / 1000, LABELS).clean
-    model.train()(X, TIME / 1000, LABELS)
+    before = model.eval()(X, TIME / 1000, LABELS).denoised
+    for layer in net.modules():
+        if isinstance(layer, NormalizedWeights):
+            layer.normalize_weights()
     for layer in (net.first, net.down[0].second, net.time):
         sizes = layer.weight.flatten(1).square().mean(dim=1).sqrt()
         torch.testing.assert_close(sizes, torch.ones_like(sizes), rtol=1e-3, atol=0)
-    torch.testing.assert_close(model.eval()(X, TIME / 1000, LABELS).clean, before, rtol=1e-2, atol=1e-3)
+    torch.testing.assert_close(model.eval()(X, TIME / 1000, LABELS).denoised, before, rtol=1e-2, atol=1e-3)
 
 
 def test_a_patch_discriminator_judges_patches():
-    judge = models["patch_discriminator"](channels=3, width=8, halvings=2)
-    first = judge(X)
+    spec = models["patch_discriminator"](channels=3, width=8, halvings=2)
+    first = spec(X)
     assert first.shape[:2] == (2, 1)
     changed = X.clone()
     changed[:, :, :2, :2] += 1  # a corner
-    differs = (judge(changed) - first).abs().amax(dim=(0, 1)) > 1e-4
+    differs = (spec(changed) - first).abs().amax(dim=(0, 1)) > 1e-4
     assert differs[0, 0]

@@ -17,22 +17,22 @@ from foodgen.layers.style import PixelNoise
 from foodgen.models.sagan import PixelAttention
 from foodgen.samplers.one_shot import OneShot
 
-STYLE = {"noise_width": 8, "style_width": 8, "mapping_layers": 2, "base": 64, "widest": 8}
+STYLE = {"z_dim": 8, "w_dim": 8, "mapping_layers": 2, "channel_base": 64, "channel_max": 8}
 LITE = {"name": "efficientnet_lite", "resolution": 64}
 # name: small arguments of generator and discriminator for 32 pixels
 PLAYERS = {
-    "dcgan": ({"width": 4, "noise_width": 8}, {"width": 4}),
-    "sngan": ({"width": 4, "noise_width": 8}, {"width": 4}),
-    "sagan": ({"width": 8, "noise_width": 8, "attention_at": 16}, {"width": 8, "attention_at": 16}),
-    "stylegan2": (STYLE, {"base": 64, "widest": 8}),
+    "dcgan": ({"width": 4, "z_dim": 8}, {"width": 4}),
+    "sngan": ({"width": 4, "z_dim": 8}, {"width": 4}),
+    "sagan": ({"width": 8, "z_dim": 8, "attention_at": 16}, {"width": 8, "attention_at": 16}),
+    "stylegan2": (STYLE, {"channel_base": 64, "channel_max": 8}),
     "stylegan": (
         {**STYLE, "layer": "adaptive_instance_norm", "skips": False},
-        {"base": 64, "widest": 8, "residual": False},
+        {"channel_base": 64, "channel_max": 8, "residual": False},
     ),
     "r3gan": ({"widths": [16, 16, 8, 8], "group": 8}, {"widths": [16, 16, 8, 8], "group": 8}),
-    "projected_gan": ({"width": 4, "noise_width": 8}, {"width": 8, "features": LITE}),
+    "projected_gan": ({"width": 4, "z_dim": 8}, {"width": 8, "features": LITE}),
     "projected_gan_slim": (
-        {"widths": [8, 8, 4], "noise_width": 8, "style_width": 8},
+        {"widths": [8, 8, 4], "z_dim": 8, "w_dim": 8},
         {"width": 8, "pixel_width": 8, "features": LITE},
     ),
 }
@@ -42,10 +42,10 @@ def players(name, classes=5, size=32):
     torch.manual_seed(0)
     generator, discriminator = PLAYERS[name]
     name = "stylegan2" if name == "stylegan" else name
-    ambient = {"channels": 3, "image_size": size, "classes": classes}
+    injected = {"channels": 3, "image_size": size, "classes": classes}
     return (
-        build("model", {"name": name, **generator}, **ambient),
-        build("discriminator", {"name": f"{name}_discriminator", **discriminator}, **ambient),
+        build("model", {"name": name, **generator}, **injected),
+        build("discriminator", {"name": f"{name}_discriminator", **discriminator}, **injected),
     )
 
 
@@ -120,8 +120,8 @@ def test_every_weight_learns(name):
 @pytest.mark.parametrize(
     ("node", "size", "expected"),
     [
-        ({"name": "stylegan2", "base": 32768}, 1024, 30_370_060),  # configuration F at FFHQ's size
-        ({"name": "stylegan2_discriminator", "base": 32768}, 1024, 29_012_513),
+        ({"name": "stylegan2", "channel_base": 32768}, 1024, 30_370_060),  # configuration F at FFHQ's size
+        ({"name": "stylegan2_discriminator", "channel_base": 32768}, 1024, 29_012_513),
         ({"name": "r3gan"}, 64, pytest.approx(22.3e6, rel=0.01)),  # FFHQ at 64x64
     ],
 )
@@ -147,13 +147,13 @@ def test_a_size_that_does_not_halve_is_refused(name):
 @pytest.mark.parametrize(
     ("key", "node", "match"),
     [
-        ("model", {"name": "stylegan2", "base": 16}, r"base: 16 is at least the image's size, 32"),
-        ("discriminator", {"name": "stylegan2_discriminator", "widest": 0}, "widest: 0"),
+        ("model", {"name": "stylegan2", "channel_base": 16}, r"channel_base: 16 is at least the image's size, 32"),
+        ("discriminator", {"name": "stylegan2_discriminator", "channel_max": 0}, "channel_max: 0"),
         ("model", {"name": "stylegan2", "mapping_layers": 0}, "mapping_layers: 0"),
         ("model", {"name": "r3gan", "widths": [8, 8, 8, 8], "group": 0}, "group: 0"),
         ("model", {"name": "r3gan", "widths": [8, 8]}, "2 are given, one for each of 4 sizes"),
         ("model", {"name": "dcgan", "width": 0}, "width: 0"),
-        ("model", {"name": "sngan", "noise_width": 0}, "noise_width: 0"),
+        ("model", {"name": "sngan", "z_dim": 0}, "z_dim: 0"),
         ("discriminator", {"name": "sagan_discriminator", "attention_at": 2}, "attention_at"),
         ("discriminator", {"name": "projected_gan_discriminator", "features": {"name": "dcgan"}}, "features"),
         ("model", {"name": "projected_gan", "image_size": 16}, "image_size: 16"),

@@ -22,7 +22,7 @@ def test_verdicts_are_the_heads_view_of_the_features():
     images = torch.randn(4, 3, 32, 32)
     assert network.features(images).shape == (4, 32)
     torch.testing.assert_close(network.head(network.features(images)), network(images))
-    assert torch.equal(network.practise(images), network(images))
+    assert torch.equal(network.training_logits(images), network(images))
 
 
 def test_wrong_shapes_are_told():

@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from foodgen.core.networks import FeatureMaps
 from foodgen.metrics.fid import frechet_distance
 from foodgen.objectives.moments import FeatureMoments, covariance, mean, transport_map
-from foodgen.objectives.penalties import Scene
+from foodgen.objectives.penalties import PenaltyInputs
 
 
-class Raw(nn.Module):
+class Raw(FeatureMaps):
     """Features that are the pixels themselves."""
 
     widths = (6,)
@@ -24,8 +25,8 @@ def skewed(count, seed):
     return torch.randn(count, 6, generator=generator, dtype=torch.float64) @ mix + seed
 
 
-def scene(real, fake):
-    return Scene(None, None, real[:, :, None, None], fake[:, :, None, None], None)
+def inputs(real, fake):
+    return PenaltyInputs(None, None, real[:, :, None, None], fake[:, :, None, None], None)
 
 
 def test_the_map_carries_one_covariance_to_the_other():
@@ -39,7 +40,7 @@ def test_moments_are_those_of_all_images():
     penalty = FeatureMoments(Raw(), memory=1e12)
     real, fake = skewed(64, 1).float(), skewed(64, 2).float()
     for part in range(4):
-        penalty(scene(real[16 * part : 16 * part + 16], fake[16 * part : 16 * part + 16]))
+        penalty(inputs(real[16 * part : 16 * part + 16], fake[16 * part : 16 * part + 16]))
     for moments, images in ((penalty.real, real), (penalty.fake, fake)):
         torch.testing.assert_close(mean(moments), images.double().mean(dim=0))
         torch.testing.assert_close(covariance(moments), torch.cov(images.double().T, correction=0))
@@ -50,7 +51,7 @@ def test_its_gradient_is_the_frechet_distances():
     real, fake = skewed(400, 1), skewed(400, 2)
     penalty = FeatureMoments(Raw(), memory=1e12, refresh=1)
     moved = fake.float().requires_grad_(True)
-    penalty(scene(real.float(), moved)).backward()
+    penalty(inputs(real.float(), moved)).backward()
     for row, column in ((0, 0), (3, 5), (17, 2)):
         ends = []
         for step in (-1e-2, 1e-2):
@@ -69,14 +70,12 @@ def test_descending_it_brings_the_distance_to_nothing():
     before = frechet_distance(generator(start).detach(), real)
     for step in range(1500):
         rows = torch.arange(50 * step, 50 * step + 50) % 2000
-        penalty(scene(real[rows], generator(start[rows]))).backward()
+        penalty(inputs(real[rows], generator(start[rows]))).backward()
         optimizer.step()
         optimizer.zero_grad()
     assert frechet_distance(generator(start).detach(), real) < 0.02 * before
 
 
 def test_wrong_arguments_are_named():
-    with pytest.raises(ValueError, match="features: a network with feature maps"):
-        FeatureMoments(nn.Linear(2, 2))
     with pytest.raises(ValueError, match="refresh: 0"):
         FeatureMoments(Raw(), refresh=0)

@@ -7,7 +7,7 @@ from torch import nn
 from foodgen.core.randomness import seed_step
 from foodgen.core.registry import penalties
 from foodgen.core.types import Generator
-from foodgen.objectives.penalties import Scene
+from foodgen.objectives.penalties import PenaltyInputs
 
 LABELS = torch.zeros(6, dtype=torch.long)
 
@@ -43,22 +43,22 @@ class Scaled(Generator):
         return (latent @ self.map.T).unflatten(1, (3, self.size, self.size))
 
 
-def scene(discriminator=None, model=None, size=4):
+def inputs(discriminator=None, model=None, size=4):
     real, fake = torch.randn(6, 3, size, size), torch.randn(6, 3, size, size)
-    return Scene(model, discriminator, real, fake, LABELS)
+    return PenaltyInputs(model, discriminator, real, fake, LABELS)
 
 
 @pytest.mark.parametrize("name", ["r1", "r2"])
 def test_r1_and_r2_of_a_linear_discriminator(name):
     discriminator = Linear((3, 4, 4))
-    size = penalties[name](weight=1.0)(scene(discriminator))
+    size = penalties[name](weight=1.0)(inputs(discriminator))
     torch.testing.assert_close(size, discriminator.weight.square().sum() / 2)
     size.backward()
     torch.testing.assert_close(discriminator.weight.grad, discriminator.weight.detach())
 
 
 def test_r1_looks_at_real_images_and_r2_at_generated_ones():
-    seen = scene(Quadratic())
+    seen = inputs(Quadratic())
     for name, images in (("r1", seen.real), ("r2", seen.fake)):
         torch.testing.assert_close(penalties[name](weight=1.0)(seen), images.square().sum(dim=(1, 2, 3)).mean() / 2)
 
@@ -66,13 +66,13 @@ def test_r1_looks_at_real_images_and_r2_at_generated_ones():
 @pytest.mark.parametrize("center", [0.0, 1.0])
 def test_gradient_penalty_of_a_linear_discriminator(center):
     discriminator = Linear((3, 4, 4))
-    size = penalties["gradient_penalty"](center=center)(scene(discriminator))
+    size = penalties["gradient_penalty"](center=center)(inputs(discriminator))
     torch.testing.assert_close(size, (discriminator.weight.norm() - center).square())
 
 
 def test_gradient_penalty_looks_between_real_and_fake():
-    seen = scene(Quadratic())
-    seen.real[:], seen.fake[:] = 3.0, 1.0  # slopes between |1| and |3|
+    seen = inputs(Quadratic())
+    seen.real[:], seen.fake[:] = 3.0, 1.0  # gradients between |1| and |3|
     seed_step(0, 1)
     sizes = torch.stack([penalties["gradient_penalty"](center=0.0)(seen) for _ in range(300)])
     assert ((sizes > 48) & (sizes < 9 * 48)).all()
@@ -82,8 +82,8 @@ def test_gradient_penalty_looks_between_real_and_fake():
 @pytest.mark.parametrize("factor", [0.5, 2.0])
 def test_path_length_of_an_orthogonal_generator(factor):
     model = Scaled(12, factor)
-    penalty = penalties["path_length"](part=1.0, decay=0.5)
-    size = penalty(scene(model=model, size=12))
+    penalty = penalties["path_length"](batch_fraction=1.0, decay=0.5)
+    size = penalty(inputs(model=model, size=12))
     # the projection has a deviation of 1 / size, so its norm over 3 channels is about sqrt(3)
     length = factor * 3**0.5
     assert penalty.mean.item() == pytest.approx(length / 2, rel=0.05)
@@ -91,7 +91,7 @@ def test_path_length_of_an_orthogonal_generator(factor):
     size.backward()
     assert (model.map.grad * model.map).sum() > 0  # shorter paths lower it while the mean is below them
     for _ in range(12):
-        size = penalty(scene(model=model, size=12))
+        size = penalty(inputs(model=model, size=12))
     assert size.item() < 0.02 * length**2  # equal paths cost nothing once the mean is known
 
 
@@ -100,8 +100,8 @@ def test_path_length_takes_its_part_of_the_batch():
     seen = []
     original = model.images
     model.images = lambda latent, *rest: (seen.append(len(latent)), original(latent, *rest))[1]
-    penalties["path_length"](part=0.5)(scene(model=model))
-    penalties["path_length"](part=0.01)(scene(model=model))
+    penalties["path_length"](batch_fraction=0.5)(inputs(model=model))
+    penalties["path_length"](batch_fraction=0.01)(inputs(model=model))
     assert seen == [3, 1]
 
 
@@ -110,11 +110,11 @@ def test_penalties_ignore_autocast(name):
     torch.manual_seed(0)
     network = nn.Conv2d(3, 4, 3)
 
-    class Judge(nn.Module):
+    class MetricSpec(nn.Module):
         def forward(self, images, labels):
             return network(images).tanh().sum(dim=(1, 2, 3))
 
-    seen, sizes = scene(Judge()), []
+    seen, sizes = inputs(MetricSpec()), []
     for enabled in (False, True):
         seed_step(0, 1)
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
@@ -123,7 +123,7 @@ def test_penalties_ignore_autocast(name):
     assert torch.equal(sizes[0], sizes[1])
 
 
-@pytest.mark.parametrize(("name", "arguments"), [("r1", {"weight": -1.0}), ("r2", {"weight": 1.0, "every": 0})])
+@pytest.mark.parametrize(("name", "arguments"), [("r1", {"weight": -1.0}), ("r2", {"weight": 1.0, "interval": 0})])
 def test_senseless_numbers_are_refused(name, arguments):
-    with pytest.raises(ValueError, match="every"):
+    with pytest.raises(ValueError, match="interval"):
         penalties[name](**arguments)

@@ -4,18 +4,20 @@ import pytest
 import torch
 from torch import nn
 
+from foodgen.core.errors import ConfigError
 from foodgen.core.randomness import seed_step
+from foodgen.core.registry import build
 from foodgen.core.types import Batch
 from foodgen.diffusion.classifier import NoisyClassifier
 from foodgen.diffusion.ddpm import DDPM
-from foodgen.diffusion.denoiser import Denoiser
+from foodgen.diffusion.denoiser import PreconditionedDenoiser
 from foodgen.diffusion.edm import EDM
 from foodgen.models.dit import DiT
-from foodgen.models.vae import Autoencoder, PatchDiscriminator
+from foodgen.models.vae import KLAutoencoder, PatchDiscriminator
 from foodgen.objectives.autoencoding import Autoencoding
 from foodgen.objectives.classification import Classification
 from foodgen.objectives.denoising import AlignedDenoising, Denoising
-from foodgen.objectives.hybrid import Hybrid, Importance
+from foodgen.objectives.hybrid import Hybrid, LossSecondMomentResampler
 
 
 def batch(count=6, size=8):
@@ -35,7 +37,9 @@ class Two(nn.Module):
 
 
 def hybrid(**more):
-    return Hybrid(Denoiser(Two(), DDPM("cosine", length=20), 3, 8, classes=2), label_drop=0.0, **more)
+    return Hybrid(
+        PreconditionedDenoiser(Two(), DDPM("cosine", num_timesteps=20), 3, 8, classes=2), class_dropout=0.0, **more
+    )
 
 
 def gradients(objective):
@@ -47,9 +51,11 @@ def gradients(objective):
 
 
 def test_the_bound_moves_the_variance_alone():
-    plain = Denoising(Denoiser(Two(), DDPM("cosine", length=20), 3, 8, classes=2), label_drop=0.0)
+    plain = Denoising(
+        PreconditionedDenoiser(Two(), DDPM("cosine", num_timesteps=20), 3, 8, classes=2), class_dropout=0.0
+    )
     without, _, simple = gradients(plain)
-    of_noise, of_place, losses = gradients(hybrid(bound_weight=0.5))
+    of_noise, of_place, losses = gradients(hybrid(vlb_weight=0.5))
     torch.testing.assert_close(of_noise, without)
     torch.testing.assert_close(losses["error"], simple["loss"])
     assert of_place.abs() > 0
@@ -64,26 +70,26 @@ def test_a_variance_is_wanted_and_times_too():
 
     seed_step(0, 1)
     with pytest.raises(ValueError, match=r"model\.network\.outputs"):
-        Hybrid(Denoiser(One(), DDPM(), 3, 8, classes=2)).loss(batch())
+        Hybrid(PreconditionedDenoiser(One(), DDPM(), 3, 8, classes=2)).loss(batch())
     with pytest.raises(ValueError, match=r"model\.process: .*ddpm"):
-        Hybrid(Denoiser(Two(), EDM(), 3, 8, classes=2))
+        Hybrid(PreconditionedDenoiser(Two(), EDM(), 3, 8, classes=2))
 
 
 def test_importance_is_uniform_until_every_time_is_known():
-    times = Importance(4, kept=2, floor=0.0)
+    times = LossSecondMomentResampler(4, history=2, uniform_prob=0.0)
     uniform = (torch.arange(400) + 0.5) / 400
-    drawn, weights = times.draw(uniform)
+    drawn, weights = times.sample(uniform)
     assert [int((drawn == t).sum()) for t in (1, 2, 3, 4)] == [100] * 4
     assert (weights == 1).all()
 
 
 def test_importance_draws_in_proportion_and_undoes_it():
-    times = Importance(4, kept=2, floor=0.0)
+    times = LossSecondMomentResampler(4, history=2, uniform_prob=0.0)
     known = torch.tensor([1.0, 2.0, 3.0, 4.0])
     for _ in range(3):  # the oldest of three makes room
-        times.learn(torch.tensor([1, 2, 3, 4]), known)
-    torch.testing.assert_close(times.shares(), (known / 10).double())
-    drawn, weights = times.draw(torch.linspace(0.0005, 0.9995, 1000))
+        times.update(torch.tensor([1, 2, 3, 4]), known)
+    torch.testing.assert_close(times.probabilities(), (known / 10).double())
+    drawn, weights = times.sample(torch.linspace(0.0005, 0.9995, 1000))
     assert int((drawn == 4).sum()) == pytest.approx(400, abs=1)
     losses = known[drawn.long() - 1]
     assert (weights * losses).mean().item() == pytest.approx(2.5, rel=1e-3)  # the uniform mean
@@ -91,10 +97,10 @@ def test_importance_draws_in_proportion_and_undoes_it():
 
 
 def test_importance_is_learned_while_training_and_kept():
-    objective = hybrid(importance=True)
+    objective = hybrid(importance_sampling=True)
     gradients(objective)
-    assert int(objective.importance.counts.sum()) == 6
-    assert "importance.losses" in objective.state_dict()
+    assert int(objective.resampler.counts.sum()) == 6
+    assert "resampler.losses" in objective.state_dict()
 
 
 def test_uncertainty_is_least_where_it_is_right():
@@ -104,7 +110,7 @@ def test_uncertainty_is_least_where_it_is_right():
         def forward(self, x, time, labels=None):
             return 0 * x
 
-    objective = Denoising(Denoiser(Zero(), EDM(), 3, 8, classes=2, uncertainty=True), label_drop=0.0)
+    objective = Denoising(PreconditionedDenoiser(Zero(), EDM(), 3, 8, classes=2, uncertainty=True), class_dropout=0.0)
     moved = torch.optim.Adam(objective.parameters(), lr=0.05)
     for step in range(150):
         seed_step(0, step)
@@ -130,13 +136,15 @@ class Maps(nn.Module):
 def aligned(**more):
     torch.manual_seed(0)
     net = DiT(3, 8, classes=2, width=8, depth=3, heads=2, patch=4)
-    return AlignedDenoising(Denoiser(net, EDM(), 3, 8, classes=2, alignment=3), Maps(), level=1, until=100, **more)
+    return AlignedDenoising(
+        PreconditionedDenoiser(net, EDM(), 3, 8, classes=2, alignment=3), Maps(), layer=1, until=100, **more
+    )
 
 
 def test_alignment_draws_features_near_and_fades():
     objective = aligned(weight=1.0)
-    assert objective.turns(100)[0].loss.args == (0.0,)
-    assert objective.turns(25)[0].loss.args == (0.75,)
+    assert objective.phases(100)[0].loss.args == (0.0,)
+    assert objective.phases(25)[0].loss.args == (0.75,)
     moved = torch.optim.Adam(objective.parameters(), lr=0.01)
     seen = []
     for step in range(60):
@@ -155,8 +163,8 @@ def test_alignment_draws_features_near_and_fades():
 
 def test_alignment_wants_as_many_channels():
     net = DiT(3, 8, classes=2, width=8, depth=3, heads=2)
-    with pytest.raises(ValueError, match=r"model\.alignment: level 0 has 3 channels"):
-        AlignedDenoising(Denoiser(net, EDM(), 3, 8, classes=2, alignment=5), Maps(), level=0)
+    with pytest.raises(ValueError, match=r"model\.alignment: layer 0 has 3 channels"):
+        AlignedDenoising(PreconditionedDenoiser(net, EDM(), 3, 8, classes=2, alignment=5), Maps(), layer=0)
 
 
 def test_a_classifier_learns_its_classes():
@@ -179,13 +187,13 @@ def test_a_classifier_learns_its_classes():
         losses["loss"].backward()
         moved.step()
     assert losses["accuracy"] > 0.85
-    with pytest.raises(ValueError, match="a classifier is wanted; Linear is none"):
-        Classification(nn.Linear(1, 1))
+    with pytest.raises(ConfigError, match=r"objective\.model: PatchDiscriminator is not a Classifier"):
+        build("objective", {"name": "classification", "model": {"name": "patch_discriminator", "channels": 3}})
 
 
 def autoencoder(**more):
     torch.manual_seed(0)
-    model = Autoencoder(3, 8, latent_channels=2, width=8, multipliers=(1, 2), blocks=1, momentum=0.9)
+    model = KLAutoencoder(3, 8, latent_channels=2, width=8, multipliers=(1, 2), blocks=1, momentum=0.9)
     return Autoencoding(model, **more)
 
 
@@ -196,7 +204,7 @@ def test_an_autoencoder_learns_and_keeps_its_latents_scale():
     errors = []
     for step in range(80):
         seed_step(0, step)
-        losses = objective.turns(1)[0].loss(images)
+        losses = objective.phases(1)[0].loss(images)
         moved.zero_grad()
         losses["loss"].backward()
         moved.step()
@@ -216,21 +224,21 @@ def test_the_divergence_is_torchs():
     normal = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
     wanted = torch.distributions.kl_divergence(normal, torch.distributions.Normal(0.0, 1.0)).flatten(1).sum(1).mean()
     seed_step(0, 1)
-    torch.testing.assert_close(objective.restore(False, batch())["divergence"], wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(objective.autoencoder_loss(False, batch())["kl"], wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_the_adversary_weighs_as_much_as_the_rest_at_the_last_layer():
-    objective = autoencoder(discriminator=PatchDiscriminator(3, 8, 1), adversary_from=5, adversary_weight=1.0)
-    early, late = objective.turns(4), objective.turns(5)
-    assert [turn.player for turn in early] == ["model", "discriminator"]
+    objective = autoencoder(discriminator=PatchDiscriminator(3, 8, 1), discriminator_start=5, adversarial_weight=1.0)
+    early, late = objective.phases(4), objective.phases(5)
+    assert [phase.network for phase in early] == ["model", "discriminator"]
     seed_step(0, 1)
-    assert "adversary" not in early[0].loss(batch())
+    assert "adversarial" not in early[0].loss(batch())
     last = objective.model.last.weight
     seed_step(0, 1)
     losses = late[0].loss(batch())
-    pushed = losses["adversary_scale"] * losses["adversary"]
+    pushed = losses["adversarial_scale"] * losses["adversarial"]
     rest = losses["loss"] - pushed
     (whole,), (other,) = (torch.autograd.grad(value, last, retain_graph=True) for value in (rest, pushed))
     assert other.norm().item() == pytest.approx(whole.norm().item(), rel=0.01)
-    judged = objective.judge(batch())
+    judged = objective.discriminator_loss(batch())
     assert set(judged) == {"loss", "real_logit", "fake_logit"}

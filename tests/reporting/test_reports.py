@@ -8,7 +8,7 @@ from PIL import Image
 
 import report
 from foodgen.core.errors import ConfigError, DataError
-from foodgen.engine.sweep import points_of
+from foodgen.evaluation.sweep import points_of
 from foodgen.reporting.figures import Curves, Panels, SweepFigure, arm_of
 from foodgen.reporting.plots import plot_sweep, sweep_axes
 from foodgen.reporting.tables import ByClass, Comparison, RunsTable, SweepTable, number, replaced
@@ -30,7 +30,7 @@ def runs(tmp_path):
             for step in range(1, 11)
         ]
         write_rows(folder / "metrics.jsonl", rows)
-        scores = {"fid": 10.0 + place, "kid": 0.123456789, "floor": {"fid": 2.5, "kid": 0.0}, "step": 10}
+        scores = {"fid": 10.0 + place, "kid": 0.123456789, "real_baseline": {"fid": 2.5, "kid": 0.0}, "step": 10}
         (folder / "metrics.json").write_text(json.dumps(scores))
     return tmp_path / "runs"
 
@@ -126,7 +126,12 @@ def test_curves_average_seeds_and_name_what_is_missing(settings, tmp_path):
 def test_sweeps_are_drawn_a_line_for_each_other_setting(tmp_path):
     points = points_of({"guidance.scale": [2.0, 1.0], "sampler.name": ["heun", "euler"]})
     rows = [
-        {"point": point, "fid": 5.0 * point["guidance.scale"], "kid": 1.0, "floor_by_draw": {"fid": [1.0, 2.0]}}
+        {
+            "point": point,
+            "fid": 5.0 * point["guidance.scale"],
+            "kid": 1.0,
+            "real_baseline_by_subset": {"fid": [1.0, 2.0]},
+        }
         for point in points
     ]
     lines, spans = {}, []

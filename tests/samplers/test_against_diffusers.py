@@ -7,15 +7,15 @@ import torch
 
 from foodgen.core.registry import samplers
 from foodgen.diffusion.ddpm import DDPM
-from foodgen.diffusion.denoiser import Denoiser
+from foodgen.diffusion.denoiser import PreconditionedDenoiser
 from foodgen.diffusion.flow import Flow
 from foodgen.diffusion.guidance import NoGuidance
 
 STEPS = 20
 SCHEDULES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
-MEANINGS = {"noise": "epsilon", "v": "v_prediction", "clean": "sample"}
+MEANINGS = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
 # The cosine schedule ends at so little signal that noise prediction divides by it: it is not compared there.
-PAIRS = [("linear", "noise"), ("linear", "v"), ("linear", "clean"), ("cosine", "v"), ("cosine", "clean")]
+PAIRS = [("linear", "eps"), ("linear", "v"), ("linear", "x0"), ("cosine", "v"), ("cosine", "x0")]
 
 
 class MadeUp(torch.nn.Module):
@@ -31,7 +31,7 @@ def start():
 
 
 def ours(sampler, process, noise=start):
-    model = Denoiser(MadeUp(), process, channels=2, image_size=4, classes=0)
+    model = PreconditionedDenoiser(MadeUp(), process, channels=2, image_size=4, classes=0)
     return samplers[sampler](guidance=NoGuidance(), steps=STEPS)(model, noise)
 
 

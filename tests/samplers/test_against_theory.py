@@ -7,12 +7,13 @@ from foodgen.core.registry import processes, samplers
 from foodgen.core.types import Prediction
 from foodgen.diffusion.guidance import NoGuidance
 from foodgen.diffusion.process import column
+from tests.toys import ToyDenoiser
 
 MEAN, DEVIATION = 0.3, 0.4
 PROCESSES = {
     "ddpm": {},
-    "ddpm_cosine": {"schedule": "cosine", "predicts": "v"},
-    "edm": {"data_deviation": 0.4},
+    "ddpm_cosine": {"schedule": "cosine", "prediction": "v"},
+    "edm": {"sigma_data": 0.4},
     "flow": {},
 }
 
@@ -21,7 +22,7 @@ def make_process(name):
     return processes[name.split("_")[0]](**PROCESSES[name])
 
 
-class ExactDenoiser(torch.nn.Module):
+class ExactDenoiser(ToyDenoiser):
     """E[clean | x_t] for clean ~ N(MEAN, DEVIATION squared)."""
 
     def __init__(self, process):
@@ -32,14 +33,14 @@ class ExactDenoiser(torch.nn.Module):
         alpha, sigma = column(self.process.alpha(t)), column(self.process.sigma(t))
         gain = alpha * DEVIATION**2 / (alpha**2 * DEVIATION**2 + sigma**2)
         clean = MEAN + gain * (x - alpha * MEAN)
-        return Prediction(clean, self.process.noise_in(x, clean, t))
+        return Prediction(clean, self.process.eps(x, clean, t))
 
 
 @pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize("sampler", ["euler", "heun", "ancestral", "dpm_solver"])
 def test_recovers_mean_and_spread(process, sampler):
     model = ExactDenoiser(make_process(process))
-    steps = 1000 if sampler == "ancestral" else 200  # its spread is short by order 1 / steps
+    steps = 1000 if sampler == "ancestral" else 200  # its diversity is short by order 1 / steps
     walker = samplers[sampler](guidance=NoGuidance(), steps=steps)
     drawn = walker(model, lambda: torch.randn(20_000, 1, 1, 1))
     assert drawn.mean().item() == pytest.approx(MEAN, abs=0.012)
@@ -49,7 +50,7 @@ def test_recovers_mean_and_spread(process, sampler):
 def error(sampler, process, steps):
     """Largest distance from the exact end of the flow: a point keeps its number of deviations all the way."""
     start = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None, None, None]
-    top = process.grid(steps)[:1]
+    top = process.timesteps(steps)[:1]
     alpha, sigma = process.alpha(top), process.sigma(top)
     deviations = (start * sigma - alpha * MEAN) / (alpha**2 * DEVIATION**2 + sigma**2).sqrt()
     end = samplers[sampler](guidance=NoGuidance(), steps=steps)(ExactDenoiser(process), lambda: start)
@@ -72,7 +73,9 @@ def test_dpm_solver_beats_euler_at_equal_looks(process):
 
 def test_clip_bounds_the_predicted_image():
     model = ExactDenoiser(make_process("edm"))
-    drawn = samplers["euler"](guidance=NoGuidance(), steps=20, clip=0.5)(model, lambda: 3 * torch.randn(500, 1, 1, 1))
+    drawn = samplers["euler"](guidance=NoGuidance(), steps=20, clip_denoised=0.5)(
+        model, lambda: 3 * torch.randn(500, 1, 1, 1)
+    )
     assert drawn.abs().max() <= 0.5 + 1e-5
 
 

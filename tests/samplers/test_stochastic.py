@@ -12,11 +12,12 @@ from foodgen.diffusion.process import column
 from foodgen.samplers.ancestral import Ancestral
 from foodgen.samplers.deterministic import Heun
 from foodgen.samplers.stochastic import Stochastic
+from tests.toys import ToyDenoiser
 
 EVERY = pytest.mark.parametrize("process", [DDPM("cosine"), EDM(), Flow()], ids=lambda p: type(p).__name__)
 
 
-class Normal(torch.nn.Module):
+class Normal(ToyDenoiser):
     """The right denoiser of N(0.5, 0.6), with a learned variance if one is given."""
 
     def __init__(self, process, share=None):
@@ -27,7 +28,7 @@ class Normal(torch.nn.Module):
         alpha, sigma = column(self.process.alpha(t)), column(self.process.sigma(t))
         clean = 0.5 + alpha * 0.36 / (alpha**2 * 0.36 + sigma**2) * (x - alpha * 0.5)
         share = None if self.share is None else torch.full_like(x, self.share)
-        return Prediction(clean, self.process.noise_in(x, clean, t), share)
+        return Prediction(clean, self.process.eps(x, clean, t), share)
 
 
 def noise():
@@ -39,7 +40,7 @@ def test_without_churn_it_is_heun(process):
     torch.manual_seed(0)
     start = noise()
     plain = Heun(NoGuidance(), steps=10)(Normal(process), lambda: start)
-    torch.testing.assert_close(Stochastic(NoGuidance(), steps=10, churn=0.0)(Normal(process), lambda: start), plain)
+    torch.testing.assert_close(Stochastic(NoGuidance(), steps=10, s_churn=0.0)(Normal(process), lambda: start), plain)
 
 
 @EVERY
@@ -51,7 +52,7 @@ def test_churn_keeps_the_distribution_and_forgets_the_start(process):
         starts.append(noise())
         return starts[-1]
 
-    walk = Stochastic(NoGuidance(), steps=100, churn=20.0, lowest=0.01, highest=None, noise=1.0)
+    walk = Stochastic(NoGuidance(), steps=100, s_churn=20.0, s_min=0.01, s_max=None, s_noise=1.0)
     samples = walk(Normal(process), remembered).flatten()
     assert samples.mean().item() == pytest.approx(0.5, abs=0.03)
     assert samples.std().item() == pytest.approx(0.6, rel=0.04)
@@ -77,7 +78,7 @@ def test_the_lowest_learned_variance_is_the_fixed_one():
     torch.testing.assert_close(*runs)
 
 
-@pytest.mark.parametrize("wrong", [{"churn": -1.0}, {"noise": 0.0}])
+@pytest.mark.parametrize("wrong", [{"s_churn": -1.0}, {"s_noise": 0.0}])
 def test_bad_numbers(wrong):
     with pytest.raises(ValueError, match="churn"):
         Stochastic(NoGuidance(), **wrong)

@@ -10,6 +10,7 @@ from foodgen.diffusion.flow import Flow
 from foodgen.diffusion.guidance import NoGuidance
 from foodgen.diffusion.process import column
 from foodgen.samplers.deterministic import Euler, Heun
+from tests.toys import ToyDenoiser
 
 CENTRES, DEVIATION, SHARES = np.array([-1.0, 0.8]), 0.2, np.array([0.3, 0.7])
 
@@ -24,15 +25,15 @@ def posterior_mean(x, t):
     return (weights * (CENTRES + alpha * DEVIATION**2 / variance * (x[:, None] - alpha * CENTRES))).sum(axis=1)
 
 
-class Toy(torch.nn.Module):
+class Toy(ToyDenoiser):
     def __init__(self):
         super().__init__()
         self.process = Flow()
 
     def forward(self, x, t, labels=None):
         clean = torch.from_numpy(posterior_mean(x.flatten().double().numpy(), float(t[0]))).reshape(x.shape).to(x)
-        scales = self.process.scales(t)
-        velocity = (clean - scales.skip * x) / scales.out  # what a network of the flow puts out
+        scales = self.process.preconditioning(t)
+        velocity = (clean - scales.c_skip * x) / scales.c_out  # what a network of the flow puts out
         return Prediction(clean, x + column(1 - t) * velocity)
 
 

@@ -1,0 +1,141 @@
+"""Models of a configuration or a checkpoint, and the loop that samples from them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from foodgen.core.config import read_saved
+from foodgen.core.devices import find_autocast, find_channels_last, find_precision
+from foodgen.core.errors import ConfigError, DataError
+from foodgen.core.networks import Autoencoder
+from foodgen.core.registry import build
+from foodgen.core.settings import Config
+from foodgen.core.types import Codec, Images, Objective
+from foodgen.evaluation.sampling import SamplingLoop
+from foodgen.training.checkpoint import CONFIG, load_weights, read_average, read_meta
+from foodgen.training.run_folder import checkpoint_in
+
+
+def find_images(config: Config, key: str) -> Images:
+    """The images in the folder `data.<key>`. Raises ConfigError naming the key, or DataError."""
+    folder = Path(getattr(config.data, key))
+    try:
+        images: Images = build("dataset", config.dataset, folder=folder, image_size=config.data.image_size)
+    except DataError as error:
+        raise DataError(f"data.{key}: {error}") from None
+    return images
+
+
+@dataclass
+class Model:
+    """What training and inference share: a model, the objective around it in training, and how to sample from it."""
+
+    model: nn.Module
+    objective: Objective | None
+    codec: Codec
+    sampling: SamplingLoop
+    device: torch.device
+    precision: str
+    channels_last: bool
+
+    @property
+    def autocast(self) -> Callable[[], AbstractContextManager[Any]]:
+        """A context for the networks."""
+        return find_autocast(self.precision, self.device)
+
+
+def make_model(config: Config, classes: Sequence[str], device: torch.device, model_only: bool = False) -> Model:
+    """The objective, its initial weights following from exp.seed, and a sampling loop. Raises ConfigError.
+
+    model_only  build no objective: sampling needs the model, and not the networks that it is trained against
+    """
+    # pixels to the model's input, which says what the networks are built for
+    pretrained = _pretrained(classes, device)
+    torch.manual_seed(config.exp.seed)
+    codec: Codec = build("codec", config.codec, image_size=config.data.image_size, **pretrained)
+    sizes: dict[str, Any] = {"classes": len(classes), "channels": codec.shape[0], "image_size": codec.shape[-1]}
+    # networks
+    torch.manual_seed(config.exp.seed)
+    objective: Objective | None = None
+    if model_only:
+        model = build("model", config.objective["model"], "objective.model", **sizes).to(device)
+    else:
+        objective = build("objective", config.objective, **sizes).to(device)
+        model = objective.model
+    channels_last = find_channels_last(config.train.channels_last, device)
+    if channels_last:
+        network: Any = objective or model
+        network.to(memory_format=torch.channels_last)
+    # sampling
+    guidance = build("guidance", config.guidance, **sizes, **pretrained)
+    examples = partial(_examples, cache(partial(find_images, config, "input_val_dir")), codec, device)
+    sampler = build("sampler", config.sampler, guidance=guidance, examples=examples)
+    try:
+        sampler.check(model)
+    except ValueError as error:
+        raise ConfigError(f"sampler.{error}") from None
+    precision = find_precision(config.train.precision, device)
+    sampling = SamplingLoop(sampler, codec, device, config.data.val_batch_size, find_autocast(precision, device))
+    return Model(model, objective, codec, sampling, device, precision, channels_last)
+
+
+def _pretrained(classes: Sequence[str], device: torch.device) -> dict[str, Any]:
+    """What parts that load other models may ask for."""
+    return {"load_pretrained": partial(load_pretrained, classes=classes, device=device), "device": device}
+
+
+def _examples(
+    images: Callable[[], Images], codec: Codec, device: torch.device, labels: Tensor, indices: Sequence[int]
+) -> Tensor:
+    """Encoded images of these labels: of a label's images the one of that index, starting over where they end."""
+    real = images()
+    chosen = []
+    for label, index in zip(labels.tolist(), indices, strict=True):
+        own = [position for position, other in enumerate(real.labels) if other == label]
+        chosen.append(real[own[index % len(own)]][0])
+    return codec.encode(torch.stack(chosen).to(device))
+
+
+def load_pretrained(path: str, classes: Sequence[str], device: torch.device) -> nn.Module:
+    """The averaged model of a checkpoint, an exported folder or a run's folder, frozen. Raises UserError.
+
+    classes  that the model must have been trained on, if it knows any
+    """
+    checkpoint = checkpoint_in(Path(path))
+    meta = read_meta(checkpoint)
+    tree = read_saved(checkpoint / CONFIG)
+    pretrained = _pretrained(classes, device)
+    codec = build("codec", tree["codec"], f"{path}: codec", image_size=tree["data"]["image_size"], **pretrained)
+    sizes: dict[str, Any] = {"classes": len(meta["classes"]), "channels": codec.shape[0], "image_size": codec.shape[-1]}
+    model: nn.Module = build("model", tree["objective"]["model"], f"{path}: objective.model", **sizes)
+    if not isinstance(model, Autoencoder):  # which knows no classes
+        check_classes(meta["classes"], classes, checkpoint)
+    load_weights(model, read_average(checkpoint), checkpoint)
+    return model.to(device).eval().requires_grad_(False)
+
+
+def with_trained_parts(config: Config, checkpoint: Path) -> Config:
+    """The configuration with the parts that a checkpoint's weights belong to.
+
+    Its codec may have another path: what it was trained with may have moved.
+    """
+    trained: Mapping[str, Any] = read_saved(checkpoint / CONFIG)
+    data = replace(config.data, image_size=trained["data"]["image_size"])
+    codec = trained["codec"] | (config.codec if config.codec["name"] == trained["codec"]["name"] else {})
+    return replace(config, data=data, objective=trained["objective"], codec=codec)
+
+
+def check_classes(found: Sequence[str], expected: Sequence[str], where: Path) -> None:
+    """Raise DataError, naming some that differ, unless both are the same."""
+    if list(found) != list(expected):
+        different = sorted({*found} ^ {*expected})
+        raise DataError(
+            f"{where}: has {len(found)} classes, training has {len(expected)}; they differ in "
+            f"{', '.join(different[:5])}"
+        )

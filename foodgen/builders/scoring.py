@@ -1,0 +1,170 @@
+"""Metrics of a configuration: in which feature spaces, and compared with which images."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foodgen.builders.models import Model, check_classes, find_images, load_pretrained
+from foodgen.core.errors import ConfigError
+from foodgen.core.registry import build, metrics, suggestion
+from foodgen.core.settings import Config
+from foodgen.core.types import FeatureSpace, Images, ModelMetric
+from foodgen.evaluation.sampling import ModelEvaluator
+from foodgen.evaluation.scoring import MetricGroup, MetricSpec, Scorer
+from foodgen.metrics.diversity import diversity
+from foodgen.metrics.spaces import Subset, features_in_chunks, features_of
+
+DEFAULT_SPACE = "inception"
+
+
+def metric_specs(names: Sequence[str]) -> list[MetricSpec | ModelMetric]:
+    """The metrics of these names, such as fid or classifier/fid, built. Raises ConfigError."""
+    found: list[MetricSpec | ModelMetric] = []
+    for name in names:
+        space, _, own = name.rpartition("/")
+        try:
+            metric = metrics[own]()
+        except ConfigError as error:
+            raise ConfigError(f"metrics: {error}") from None
+        if isinstance(metric, ModelMetric) and space:
+            raise ConfigError(f"metrics: {name}: {own} is a metric of models, not of features")
+        found.append(metric if isinstance(metric, ModelMetric) else MetricSpec(name, space or DEFAULT_SPACE, metric))
+    return found
+
+
+def of_images(specs: Sequence[MetricSpec | ModelMetric]) -> list[MetricSpec]:
+    """Those that compare generated images with real ones."""
+    return [spec for spec in specs if isinstance(spec, MetricSpec)]
+
+
+def check_sampler(config: Config, specs: Sequence[MetricSpec | ModelMetric]) -> None:
+    """Raise ConfigError for metrics of generated images where none are generated."""
+    if of_images(specs) and config.sampler["name"] == "none":
+        raise ConfigError(f"sampler.name: none generates no images, which {of_images(specs)[0].name} needs")
+
+
+def make_scorer(
+    config: Config,
+    specs: Sequence[MetricSpec | ModelMetric],
+    reference: Images | None,
+    device: torch.device,
+    training: Images | None = None,
+    precision: str = "fp32",
+) -> Scorer | None:
+    """A scorer of images against `reference`, or None if no metric compares images. Raises UserError.
+
+    training   the training images, for metrics and real-data baselines
+    precision  of the Inception network: fp32 for published numbers
+    """
+    chosen = of_images(specs)
+    if not chosen:
+        return None
+    assert reference is not None
+    groups = []
+    for name in dict.fromkeys(spec.space for spec in chosen):
+        space = _space(config, name, reference.classes, device, precision)
+        own = [spec for spec in chosen if spec.space == name]
+        for spec in own:
+            try:
+                spec.metric.check(space)
+            except ValueError as error:
+                raise ConfigError(f"{spec.name}: {error}") from None
+            if spec.metric.needs_training and training is None:
+                raise ConfigError(
+                    f"{spec.name} needs the training images, and other ones to compare with: data.input_train_dir: "
+                    f"{config.data.input_train_dir}, data.input_val_dir: {config.data.input_val_dir}"
+                )
+        groups.append(_group(config, space, own, reference, training))
+    return Scorer(groups, reference, diversity, config.data.val_batch_size, precision)
+
+
+def _space(config: Config, name: str, classes: Sequence[str], device: torch.device, precision: str) -> FeatureSpace:
+    node = config.spaces.get(name)
+    if node is None:
+        known = [label for label, part in config.spaces.items() if part is not None]
+        raise ConfigError(f"spaces.{name}: there is no such feature space; {suggestion(name, known)}")
+    space: FeatureSpace = build(
+        "spaces",
+        node,
+        f"spaces.{name}",
+        device=device,
+        weights=Path(config.data.inception_weights) if config.data.inception_weights else None,
+        load_pretrained=partial(load_pretrained, classes=classes, device=device),
+        image_size=config.data.image_size,
+        precision=precision,
+    )
+    return space
+
+
+def spaces_trained_against(config: Config) -> list[str]:
+    """Feature spaces whose network took part in the training: their numbers flatter the model."""
+    used = {*_feature_networks(config.objective)}
+    return [label for label, node in config.spaces.items() if used & {*_feature_networks(node)}]
+
+
+def _feature_networks(node: Any) -> Iterator[str]:
+    """Names of the feature networks within a configuration node."""
+    for key, part in node.items() if isinstance(node, dict) else []:
+        if key == "features" and isinstance(part, dict):
+            yield part["name"]
+        yield from _feature_networks(part)
+
+
+def find_training(config: Config, classes: Sequence[str]) -> Images | None:
+    """The training images; None if there are none, or if they are what is compared with. Raises UserError."""
+    folder = Path(config.data.input_train_dir)
+    if folder.resolve() == Path(config.data.input_val_dir).resolve() or not folder.is_dir():
+        return None
+    images = find_images(config, "input_train_dir")
+    check_classes(images.classes, classes, folder)
+    return images
+
+
+def find_reference(config: Config, classes: Sequence[str]) -> Images:
+    """The images to score against, of the same classes. Raises UserError."""
+    reference = find_images(config, "input_val_dir")
+    check_classes(reference.classes, classes, Path(config.data.input_val_dir))
+    return reference
+
+
+def _group(
+    config: Config, space: FeatureSpace, specs: Sequence[MetricSpec], reference: Images, training: Images | None
+) -> MetricGroup:
+    """The metrics of one space; features of real images are cached beside their folders."""
+    size = config.data.val_batch_size
+    caches = {
+        key: (folder := Path(getattr(config.data, key))).with_name(folder.name + ".features")
+        for key in ("input_train_dir", "input_val_dir")
+    }
+
+    def of_training_images(indices: Sequence[int]) -> Tensor:
+        assert training is not None
+        return features_of(space, Subset(training, indices), size, caches["input_train_dir"])
+
+    def of_all_training_images() -> Iterator[Tensor]:
+        assert training is not None
+        return features_in_chunks(space, training, size, caches["input_train_dir"])
+
+    real: Callable[[], Tensor] = cache(partial(features_of, space, reference, size, caches["input_val_dir"]))
+    return MetricGroup(space, specs, real, of_all_training_images, of_training_images)
+
+
+def make_evaluator(
+    config: Config, specs: Sequence[MetricSpec | ModelMetric], reference: Images | None, model: Model
+) -> ModelEvaluator | None:
+    """An evaluator of the model on `reference`, or None if no metric is of models. Raises ConfigError."""
+    chosen = [spec for spec in specs if isinstance(spec, ModelMetric)]
+    if not chosen:
+        return None
+    assert reference is not None
+    for metric in chosen:
+        try:
+            metric.check(model.model)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+    size = config.data.val_batch_size
+    return ModelEvaluator(chosen, reference, model.codec.encode, model.device, size, model.autocast)

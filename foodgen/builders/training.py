@@ -1,0 +1,174 @@
+"""Trainings of a configuration: every part is built and connected here."""
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foodgen.builders.models import Model, check_classes, find_images, make_model
+from foodgen.builders.scoring import check_sampler, find_reference, make_evaluator, make_scorer, metric_specs
+from foodgen.core import distributed
+from foodgen.core.config import to_tree, to_yaml
+from foodgen.core.devices import check_compiler, find_device, has_bf16
+from foodgen.core.errors import ConfigError
+from foodgen.core.files import write_text
+from foodgen.core.registry import build
+from foodgen.core.settings import Config, ExportConfig, Prepare
+from foodgen.core.types import Images, ModelMetric
+from foodgen.data import prepare as preparation
+from foodgen.data.loader import Loader
+from foodgen.metrics.diversity import PixelDiversity
+from foodgen.reporting.grids import save_grid
+from foodgen.training.checkpoint import export as export_weights
+from foodgen.training.checkpoint import load_weights, partners_of, read_average, read_meta, read_partners
+from foodgen.training.run_folder import checkpoint_to_resume, describe_changes, find_checkpoint, run_folder
+from foodgen.training.scaling import LossScaler
+from foodgen.training.session import Session
+from foodgen.training.snapshots import average_of
+from foodgen.training.tracker import Tracker
+from foodgen.training.trainer import Trainer
+from foodgen.training.wandb_run import WandbRun
+
+
+def prepare(settings: Prepare) -> dict[str, Any]:
+    """Make a set of small squares; its manifest."""
+    keys = ("image_size", "smallest", "test_per_class", "held_out_per_class", "quality", "seed", "classes")
+    return preparation.prepare(settings.source, Path(settings.target), **{key: getattr(settings, key) for key in keys})
+
+
+def make_session(config: Config) -> Session:
+    """A training session in its run folder, resumed or new. Raises UserError before any long work."""
+    device = find_device(config.exp.device)
+    distributed.start(device)
+    resumed = checkpoint_to_resume(config)
+    # data, model and scores
+    images = find_images(config, "input_train_dir")
+    model = make_model(config, images.classes, device)
+    specs = metric_specs(config.train.val_metrics)
+    if config.train.val_count == 0:
+        specs = [spec for spec in specs if isinstance(spec, ModelMetric)]
+    reference = find_reference(config, images.classes) if specs else None
+    check_sampler(config, specs)
+    scorer = make_scorer(config, specs, reference, device, images, "bf16" if has_bf16(device) else "fp32")
+    evaluator = make_evaluator(config, specs, reference, model)
+    # trainer
+    folder = run_folder(config)
+    if config.train.initial_weights and not resumed:
+        weights = Path(config.train.initial_weights)
+        check_classes(read_meta(weights)["classes"], images.classes, weights)
+        start_from(model, weights)
+    trainer = make_trainer(config, model, images)
+    # session
+    goes_on = resumed is not None and resumed.resolve().parent == (folder / "checkpoints").resolve()
+    run_id = str(read_meta(resumed)["run_id"]) if resumed and goes_on else uuid.uuid4().hex[:8]
+    main = distributed.is_main()
+    tracker = Tracker(folder if main else None, config.train.steps)
+    session = Session(
+        settings=config.train,
+        batch_size=config.data.train_batch_size,
+        classes=images.classes,
+        folder=folder,
+        config=to_yaml(config),
+        run_id=run_id,
+        seed=config.exp.seed,
+        trainer=trainer,
+        tracker=tracker,
+        sampling=model.sampling,
+        scorer=scorer,
+        evaluator=evaluator,
+        first=specs[0] if specs else None,
+        save_grid=lambda generated, labels, path: save_grid(generated, labels, images.classes, path),
+        diversity=PixelDiversity(images),
+    )
+    if resumed:
+        check_classes(read_meta(resumed)["classes"], images.classes, resumed)
+        for line in describe_changes(config, resumed):
+            tracker.say(f"changed since: {line}")
+        session.resume(resumed)
+    else:
+        tracker.resume(0, {"sums": {}, "counts": {}})
+    if main:  # nothing of an earlier run is touched before all is known to fit
+        write_text(folder / "config.yaml", to_yaml(config))
+    if main and config.exp.use_wandb:
+        tracker.remote = WandbRun(folder, run_id, folder.name, config.exp.wandb_project, to_tree(config))
+    return session
+
+
+def export(config: ExportConfig) -> list[Path]:
+    """Write the averaged weights that `train.checkpoint_path` names; their files. Raises CheckpointError."""
+    length, source = config.export.ema_length, find_checkpoint(config)
+    name = "export" if length is None else f"export-{length:g}"
+    target = Path(config.export.output_dir or run_folder(config) / name)
+    average = read_average(source) if length is None else average_of(source, length)
+    partners = partners_of(source) if config.export.partners else None
+    return export_weights(source, target, int(config.export.shard_megabytes * 1e6), average, partners)
+
+
+def start_from(model: Model, weights: Path) -> None:
+    """Take the weights of a checkpoint or an exported folder, with the model's partners if they are there.
+
+    Raises CheckpointError if they do not fit.
+    """
+    load_weights(model.model, read_average(weights), weights)
+    partners = read_partners(weights)
+    if partners and model.objective:
+        held = {name: tensor for name, tensor in model.objective.state_dict().items() if "features" in name.split(".")}
+        own = {f"model.{name}": tensor for name, tensor in model.model.state_dict().items()}
+        load_weights(model.objective, held | own | partners, weights)
+
+
+def make_trainer(config: Config, model: Model, images: Images) -> Trainer:
+    """A trainer of the model's objective. Raises ConfigError."""
+    objective = model.objective
+    assert objective is not None
+    ema = build("ema", config.ema, model=model.model)
+    source, prepare_batch = model.codec.training_set(
+        images, build("augment", config.augment), model.device, config.data.val_batch_size
+    )
+    loader = Loader(
+        source,
+        config.data.train_batch_size,
+        config.exp.seed,
+        model.device,
+        config.data.workers,
+        config.data.keep_on_device,
+    )
+    pieces = distributed.world_size() * config.train.grad_accumulation
+    if config.data.train_batch_size % pieces:
+        raise ConfigError(
+            f"data.train_batch_size: {config.data.train_batch_size} images cannot be split evenly over "
+            f"{distributed.world_size()} processes and train.grad_accumulation={config.train.grad_accumulation}"
+        )
+    networks = {phase.network for phase in objective.phases(1)}
+    for name in sorted(networks ^ {*config.optimizers}):
+        wrong = "is missing" if name in networks else "the objective has no network of this name"
+        raise ConfigError(f"optimizers.{name}: {wrong}")
+    optimizers = {
+        name: build("optimizer", part, f"optimizers.{name}", network=getattr(objective, name))
+        for name, part in config.optimizers.items()
+    }
+    for optimizer in optimizers.values():
+        optimizer.scaler = LossScaler(model.device.type, enabled=model.precision == "fp16")
+    if config.train.compile:
+        check_compiler(model.device)
+        for name in config.optimizers:
+            getattr(objective, name).compile()
+
+    def encode(pixels: Tensor) -> Tensor:
+        encoded = prepare_batch(pixels)
+        return encoded.contiguous(memory_format=torch.channels_last) if model.channels_last else encoded
+
+    return Trainer(
+        objective,
+        loader.batches,
+        encode,
+        optimizers,
+        build("schedule", config.schedule, steps=config.train.steps),
+        ema,
+        model.autocast,
+        config.exp.seed,
+        config.train.grad_accumulation,
+        config.train.grad_clip,
+    )

@@ -1,0 +1,173 @@
+"""The sampling loop, the labels to sample, and metrics of models on real images."""
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from foodgen.core import distributed
+from foodgen.core.errors import ConfigError, DataError, UserError
+from foodgen.core.randomness import Noise, alone
+from foodgen.core.types import Codec, Images, ModelMetric, Sampler
+
+log = logging.getLogger("foodgen")
+COLLAPSED = 0.1  # of the real diversity
+NoiseSource = Callable[..., Callable[[], Tensor]]  # (seed, indices, shape, device) to a function that returns noise
+
+
+def balanced_labels(count: int, classes: Sequence[int]) -> list[int]:
+    """`count` labels in ascending order, distributed over `classes` as evenly as possible."""
+    return sorted(classes[index % len(classes)] for index in range(count))
+
+
+def matching_labels(count: int, reference: Images) -> list[int]:
+    """`count` labels in ascending order, in the proportions of the reference as nearly as possible."""
+    real = Counter(reference.labels)
+    exact = {label: count * real[label] / len(reference) for label in range(len(reference.classes))}
+    counts = {label: int(number) for label, number in exact.items()}
+    for label in sorted(exact, key=lambda label: counts[label] - exact[label])[: count - sum(counts.values())]:
+        counts[label] += 1
+    return [label for label in sorted(counts) for _ in range(counts[label])]
+
+
+def check_proportions(labels: Sequence[int], reference: Images, key: str) -> None:
+    """Raise ConfigError, naming a class, unless classes have the same proportions in both sets, to 2 % of each.
+
+    key  that sets the count, for the message
+    """
+    generated, real = Counter(labels), Counter(reference.labels)
+    fitting = len(reference) // math.gcd(*real.values())
+    nearest = max(1, round(len(labels) / fitting)) * fitting
+    for label, name in enumerate(reference.classes):
+        if abs(generated[label] * len(reference) - real[label] * len(labels)) > 0.02 * real[label] * len(labels):
+            raise ConfigError(
+                f"{key}: class {name} would have {generated[label]} of {len(labels)} generated images, but has "
+                f"{real[label]} of {len(reference)} real ones: no fair score. {key}={nearest} of all classes fits; "
+                f"so does inference.metrics=[]"
+            )
+
+
+class SamplingLoop:
+    """Samples images: the same ones for every batch size and number of processes.
+
+    sampler     noise to samples
+    codec       samples to pixels
+    batch_size  images sampled at a time, by each process
+    autocast    a context for the network
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        codec: Codec,
+        device: torch.device,
+        batch_size: int,
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        self.sampler, self.codec, self.device = sampler, codec, device
+        self.batch_size, self.autocast = batch_size, autocast
+        self.generates = sampler.generates
+
+    @torch.no_grad()
+    def __call__(self, model: nn.Module, labels: Sequence[int], seed: int, source: NoiseSource = Noise) -> Tensor:
+        """uint8 images on the CPU, (len(labels), 3, size, size); image i depends on (seed, i) and its label."""
+        parts = [images for _, images in self.batches(model, labels, seed, source)]
+        return interleave(distributed.gather(torch.cat(parts) if parts else torch.empty(0, dtype=torch.uint8)))
+
+    @torch.no_grad()
+    def batches(
+        self, model: nn.Module, labels: Sequence[int], seed: int, source: NoiseSource = Noise
+    ) -> Iterator[tuple[Sequence[int], Tensor]]:
+        """This process's images batch by batch: their indices, and uint8 (batch, 3, size, size) on the CPU."""
+        own = range(distributed.rank(), len(labels), distributed.world_size())
+        starts = range(0, len(own), self.batch_size)
+        for start in tqdm(starts, desc="sampling", unit="batch", disable=None, leave=False):
+            indices = own[start : start + self.batch_size]
+            noise = source(seed, indices, model.noise_shape, self.device)
+            asked = torch.tensor([labels[index] for index in indices], device=self.device)
+            try:
+                with self.autocast():
+                    images = self.codec.decode(self.sampler(model, noise, asked)).cpu()
+            except torch.OutOfMemoryError as error:
+                raise UserError(f"sampling: the device's memory is full; lower data.val_batch_size ({error})") from None
+            yield indices, images
+
+
+class ModelEvaluator:
+    """Computes metrics of a model on real images.
+
+    metrics     of models
+    images      real ones
+    encode      uint8 images to the model's input
+    batch_size  images at a time
+    autocast    a context for the network
+    """
+
+    def __init__(
+        self,
+        metrics: Sequence[ModelMetric],
+        images: Images,
+        encode: Callable[[Tensor], Tensor],
+        device: torch.device,
+        batch_size: int,
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        self.metrics, self.images, self.encode = metrics, images, encode
+        self.device, self.batch_size, self.autocast = device, batch_size, autocast
+
+    @torch.no_grad()
+    def __call__(self, model: nn.Module, seed: int) -> dict[str, float]:
+        """Every metric's mean over the images; their noise follows from `seed` and their index."""
+        total = {metric.name: 0.0 for metric in self.metrics}
+        starts = range(0, len(self.images), self.batch_size)
+        own = starts[distributed.rank() :: distributed.world_size()]
+        for start in tqdm(own, desc="evaluating", unit="batch", disable=None, leave=False):
+            pairs = [self.images[index] for index in range(start, min(start + self.batch_size, len(self.images)))]
+            labels = torch.tensor([label for _, label in pairs], device=self.device)
+            with alone(seed, start):
+                images = self.encode(torch.stack([pixels for pixels, _ in pairs]).to(self.device))
+                for metric in self.metrics:
+                    with self.autocast():
+                        total[metric.name] += metric(model, images, labels).sum().item()
+        parts = distributed.gather(total)
+        return {name: sum(part[name] for part in parts) / len(self.images) for name in total}
+
+
+def warn_of_collapse(what: str, ratios: Mapping[str, float]) -> None:
+    """Warn if classes have less than a tenth of the diversity of real images."""
+    low = sorted((ratio, name) for name, ratio in ratios.items() if ratio < COLLAPSED)
+    if low:
+        names = ", ".join(f"{name} ({ratio:.1%})" for ratio, name in low[:5])
+        log.warning(
+            "mode collapse: the %s of %d of %d classes vary less than a tenth as much as real images': %s%s",
+            *(what, len(low), len(ratios), names, " ..." if len(low) > 5 else ""),
+        )
+
+
+def interleave(parts: Sequence[Tensor]) -> Tensor:
+    """Undo `whole[rank::world_size]`."""
+    total = sum(len(part) for part in parts)
+    whole = parts[0].new_empty(total, *parts[0].shape[1:])
+    for rank, part in enumerate(parts):
+        whole[rank :: len(parts)] = part
+    return whole
+
+
+def save_images(images: Tensor, labels: Sequence[int], classes: Sequence[str], folder: Path) -> None:
+    """Write <folder>/<class>/<index>.png. Raises DataError if that fails."""
+    digits = max(5, math.ceil(math.log10(len(images) + 1)))
+    try:
+        for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+            path = folder / classes[label] / f"{index:0{digits}d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
+    except OSError as error:
+        raise DataError(f"{folder}: images cannot be written ({error})") from None

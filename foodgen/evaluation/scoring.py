@@ -1,0 +1,186 @@
+"""Scores of images against real ones: every metric in its feature space, and the real-data baseline."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from foodgen.core import distributed
+from foodgen.core.errors import ConfigError
+from foodgen.core.randomness import seed_of
+from foodgen.core.types import FeatureSpace, Images, Metric, MetricInputs
+from foodgen.evaluation.sampling import interleave, warn_of_collapse
+
+
+@dataclass
+class MetricSpec:
+    """A metric in a feature space. `name` is how it is asked for: "fid", or "classifier/fid" in another space."""
+
+    name: str
+    space: str
+    metric: Metric
+
+    @property
+    def lower_is_better(self) -> bool:
+        return self.metric.lower_is_better
+
+    def key(self, name: str) -> str:
+        """The name of one of the metric's numbers in a row."""
+        return f"{self.space}/{name}" if "/" in self.name else name
+
+
+@dataclass
+class MetricGroup:
+    """All metrics of one feature space.
+
+    space        images to features
+    specs        the metrics
+    real         features of the reference
+    training     features of all training images, in chunks
+    of_training  indices of training images to their features
+    """
+
+    space: FeatureSpace
+    specs: Sequence[MetricSpec]
+    real: Callable[[], Tensor]
+    training: Callable[[], Iterator[Tensor]]
+    of_training: Callable[[Sequence[int]], Tensor]
+
+
+@dataclass
+class Scores:
+    """Numbers by name; and details, which do not fit in a row: tables by class, nearest pairs."""
+
+    numbers: dict[str, float] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, spec: MetricSpec, found: Mapping[str, Any]) -> None:
+        """Take in the result of a metric."""
+        for name, value in found.items():
+            target = self.numbers if isinstance(value, float | int) else self.details
+            target[spec.key(name)] = value
+
+
+def disjoint_subsets(images: Images, labels: Sequence[int], count: int) -> list[list[int]]:
+    """Up to `count` disjoint sets of indices, each with as many images of each class as `labels` has."""
+    per_class = np.bincount(labels, minlength=len(images.classes))
+    known = np.asarray(images.labels)
+    shuffled = [
+        np.random.default_rng(seed_of("draw", label)).permutation(np.flatnonzero(known == label))
+        for label in range(len(images.classes))
+    ]
+    possible = min((len(own) // size for own, size in zip(shuffled, per_class, strict=True) if size), default=0)
+    return [
+        [
+            int(i)
+            for own, size in zip(shuffled, per_class, strict=True)
+            for i in own[number * size : (number + 1) * size]
+        ]
+        for number in range(min(count, possible))
+    ]
+
+
+class Scorer:
+    """Scores generated images against a reference set.
+
+    groups      one for each feature space; the diversity is computed in the first
+    reference   real images
+    diversity   (features, labels, real features, real labels) to each class's diversity relative to real images
+    batch_size  images at a time
+    precision   of the Inception network
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[MetricGroup],
+        reference: Images,
+        diversity: Callable[[Tensor, Sequence[int], Tensor, Sequence[int]], Mapping[int, float]],
+        batch_size: int,
+        precision: str = "fp32",
+    ) -> None:
+        self.groups, self.reference, self.diversity, self.batch_size = groups, reference, diversity, batch_size
+        self.precision = precision
+        self.baselines: dict[tuple[int, ...], dict[str, float]] = {}  # of subsets seen before
+
+    def __call__(self, images: Tensor, labels: Sequence[int], subsets: Sequence[Sequence[int]] = ()) -> Scores:
+        """Every metric's numbers and the features' diversity; on processes other than the first, nothing.
+
+        images   uint8 (n, 3, size, size)
+        subsets  indices of training images, which distances are taken to as well: fid_to_training is their mean
+
+        Warns of classes that have collapsed.
+        """
+        scores = Scores()
+        for index, group in enumerate(self.groups):
+            features = self._features(group.space, images)
+            if not distributed.is_main():
+                continue
+            inputs = self._inputs(group, features, labels)
+            for spec in group.specs:
+                scores.add(spec, _compute(spec, inputs))
+                if spec.metric.to_training and subsets and not group.space.saw_training:
+                    scores.numbers |= self._to_training(group, spec, inputs, subsets)
+            if index == 0:
+                ratios = self.diversity(features, labels, inputs.real, self.reference.labels)
+                warn_of_collapse("features", {self.reference.classes[label]: ratio for label, ratio in ratios.items()})
+                scores.numbers |= {"feature_diversity": sum(ratios.values()) / len(ratios)} if ratios else {}
+        return scores
+
+    def identity(self) -> list[str]:
+        """What the numbers depend on beside the images scored: spaces and reference."""
+        return [*(group.space.identity for group in self.groups), self.reference.listing.digest()]
+
+    def _to_training(
+        self, group: MetricGroup, spec: MetricSpec, inputs: MetricInputs, subsets: Sequence[Sequence[int]]
+    ) -> dict[str, float]:
+        labels = inputs.labels.sort().values
+        others = [replace(inputs, real=group.of_training(subset), real_labels=labels) for subset in subsets]
+        name = spec.metric.name
+        return {f"{spec.key(name)}_to_training": fmean(_compute(spec, other)[name] for other in others)}
+
+    def real_baseline(self, subsets: Sequence[Sequence[int]], labels: Sequence[int]) -> dict[str, list[float]]:
+        """The scores of real training images in place of generated ones: each number, once for each subset.
+
+        subsets, labels  indices of training images, class after class, and their class numbers
+        """
+        found: dict[str, list[float]] = {}
+        for subset in subsets if distributed.is_main() else []:
+            if tuple(subset) not in self.baselines:
+                self.baselines[tuple(subset)] = self._baseline_of(subset, labels)
+            for name, value in self.baselines[tuple(subset)].items():
+                found.setdefault(name, []).append(value)
+        return found
+
+    def _baseline_of(self, subset: Sequence[int], labels: Sequence[int]) -> dict[str, float]:
+        scores = Scores()
+        for group in self.groups:
+            specs = [spec for spec in group.specs if spec.metric.of_sets and not group.space.saw_training]
+            if specs:
+                inputs = self._inputs(group, group.of_training(subset), labels)
+                for spec in specs:
+                    scores.add(spec, _compute(spec, inputs))
+        return scores.numbers
+
+    def _features(self, space: FeatureSpace, images: Tensor) -> Tensor:
+        own = images[distributed.rank() :: distributed.world_size()]
+        starts = range(0, len(own), self.batch_size)
+        bar = tqdm(starts, desc="scoring", unit="batch", disable=None, leave=False)
+        parts = [space(own[start : start + self.batch_size]) for start in bar]
+        return interleave(distributed.gather(torch.cat(parts) if parts else torch.empty(0, space.width)))
+
+    def _inputs(self, group: MetricGroup, features: Tensor, labels: Sequence[int]) -> MetricInputs:
+        real_labels = torch.as_tensor(self.reference.labels)
+        classify = group.space.classifier()
+        return MetricInputs(features, torch.as_tensor(labels), group.real(), real_labels, group.training, classify)
+
+
+def _compute(spec: MetricSpec, inputs: MetricInputs) -> dict[str, Any]:
+    try:
+        return spec.metric(inputs)
+    except ValueError as error:
+        raise ConfigError(f"{spec.name}: {error}") from None

@@ -1,0 +1,74 @@
+"""The loop of all diffusion samplers; a subclass takes one step."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from foodgen.core.networks import Denoiser, Guidance, Process
+from foodgen.core.types import Prediction, Sampler
+
+
+@dataclass
+class SamplerState:
+    """What a step may use: the guided denoiser at x_t, the process, fresh noise, and earlier predictions."""
+
+    denoise: Callable[[Tensor, Tensor], Prediction]
+    process: Process
+    noise: Callable[[], Tensor]
+    history: list[tuple[Tensor, Prediction]] = field(default_factory=list)
+
+    def delta(self, prediction: Prediction, t: Tensor, s: Tensor) -> Tensor:
+        """x_s - x_t along the path through the prediction: dx = denoised d(alpha) + eps d(sigma)."""
+        x_s = self.process.q_sample(prediction.denoised, prediction.eps, s)
+        return x_s - self.process.q_sample(prediction.denoised, prediction.eps, t)
+
+
+class DiffusionSampler(Sampler, ABC):
+    """Samples along the process's times.
+
+    steps          number of steps
+    guidance       the prediction to follow
+    clip_denoised  bound that the denoised image is clipped to, null for none
+    """
+
+    def __init__(self, guidance: Guidance, steps: int = 50, clip_denoised: float | None = None) -> None:
+        if steps < 1:
+            raise ValueError(f"steps: {steps} is not at least 1")
+        self.guidance, self.steps, self.clip_denoised = guidance, steps, clip_denoised
+
+    @torch.no_grad()
+    def __call__(self, model: nn.Module, noise: Callable[[], Tensor], labels: Tensor | None = None) -> Tensor:
+        """Samples, (batch, *shape), of a denoiser; `noise` gives the first noise, and more where needed."""
+        assert isinstance(model, Denoiser)
+        x = noise()
+        t = model.process.timesteps(self.steps).to(x.device, x.dtype)
+        t = t[:, None].expand(-1, len(x))  # (steps + 1, batch)
+        state = SamplerState(lambda x, t: self.denoise(model, x, t, labels), model.process, noise)
+        x = x * model.process.sigma(t[0])[:, None, None, None]
+        for index in range(self.steps):
+            x = self.step(state, x, t[index], t[index + 1], last=index == self.steps - 1)
+        return x
+
+    def check(self, model: nn.Module) -> None:
+        """Raise ValueError if the model is no denoiser, its process has fewer steps, or guidance does not fit."""
+        if not isinstance(model, Denoiser):
+            raise ValueError(
+                f"name: {type(self).__name__} samples from a denoiser; for {type(model).__name__} use one_shot"
+            )
+        model.process.timesteps(self.steps)
+        self.guidance.check(model)
+
+    def denoise(self, model: Denoiser, x: Tensor, t: Tensor, labels: Tensor | None) -> Prediction:
+        """The guided prediction at x_t, the denoised image clipped."""
+        prediction = self.guidance(model, x, t, labels)
+        if self.clip_denoised is None:
+            return prediction
+        denoised = prediction.denoised.clamp(-self.clip_denoised, self.clip_denoised)
+        return replace(prediction, denoised=denoised, eps=model.process.eps(x, denoised, t))
+
+    @abstractmethod
+    def step(self, state: SamplerState, x: Tensor, t: Tensor, s: Tensor, last: bool) -> Tensor:
+        """x_s of x_t; s is below t, and the image at the last step."""

@@ -1,0 +1,284 @@
+"""Checkpoints that survive: written aside, verified by hash, renamed whole, old ones removed last."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import save_torch_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from foodgen.core.aliases import read_weights as present_names
+from foodgen.core.errors import CheckpointError
+from foodgen.core.files import write_text
+
+FORMAT = 1
+MANIFEST, META, CONFIG = "MANIFEST.json", "meta.json", "config.yaml"
+WEIGHTS, AVERAGE, TRAINING = "weights.safetensors", "ema.safetensors", "training.pt"
+SHARDS = "model"  # exported weights: model.safetensors, or model-00001-of-00003.safetensors and so on
+PARTNERS = "partners.safetensors"  # exported, if asked for: what the model was trained against
+log = logging.getLogger("foodgen")
+
+
+@dataclass
+class Checkpoint:
+    """What a run is at one step.
+
+    weights   all that the objective holds
+    average   the averaged model's
+    training  optimizers and counters: tensors, numbers and lists alone
+    meta      step, class names and other plain values
+    config    the configuration as YAML
+    """
+
+    weights: Mapping[str, Tensor]
+    average: Mapping[str, Tensor]
+    training: dict[str, Any]
+    meta: dict[str, Any]
+    config: str
+
+
+class Checkpoints:
+    """The checkpoints of one run: <folder>/step-00001000/ and so on.
+
+    keep  how many of the newest stay; the best and the one resumed from stay as well
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder, self.keep = folder, keep
+        self.protected: set[str] = set()
+
+    def steps(self) -> list[Path]:
+        """The folders of complete checkpoints, oldest first."""
+        return sorted(path for path in self.folder.glob("step-*") if path.is_dir())
+
+    def save(self, checkpoint: Checkpoint, best: bool = False) -> Path:
+        """Write a checkpoint, mark it if it is the best so far, and remove old ones. Raises CheckpointError."""
+        target = self.folder / f"step-{checkpoint.meta['step']:08d}"
+        write(target, checkpoint)
+        try:
+            if best:
+                write_text(self.folder / "best.txt", target.name)
+        except OSError as error:
+            raise CheckpointError(f"{self.folder / 'best.txt'}: could not be written ({error})") from error
+        self._remove_old()
+        return target
+
+    def best(self) -> Path | None:
+        """The checkpoint with the best validation metric, if there is one."""
+        marked = self.folder / "best.txt"
+        path = self.folder / marked.read_text().strip() if marked.is_file() else None
+        return path if path and path.is_dir() else None
+
+    def newest(self) -> Path | None:
+        """The newest undamaged checkpoint, None if there are none at all. Raises CheckpointError if all are damaged."""
+        paths = self.steps()
+        for path in reversed(paths):
+            try:
+                verify(path)
+            except CheckpointError as error:
+                log.warning("passed over a damaged checkpoint: %s", error)
+                continue
+            return path
+        if paths:
+            raise CheckpointError(f"{self.folder}: all {len(paths)} checkpoints are damaged; nothing was started anew")
+        return None
+
+    def _remove_old(self) -> None:
+        best = self.best()
+        stay = self.protected | ({best.name} if best else set())
+        for path in self.steps()[: -self.keep]:
+            if path.name not in stay:
+                try:
+                    shutil.rmtree(path)
+                except OSError as error:
+                    log.warning("old checkpoint %s was not removed: %s", path, error)
+
+    def remove_partial(self) -> None:
+        """Remove what a kill left half written. Only for whoever holds the run's lock."""
+        for path in [*self.folder.glob(".writing-*"), *self.folder.glob(".replaced-*")]:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def write(target: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint's folder, whole or not at all. Raises CheckpointError, for a full disk above all."""
+    temporary = target.parent / f".writing-{target.name}"
+    needed = sum(t.numel() * t.element_size() for t in [*checkpoint.weights.values(), *checkpoint.average.values()])
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        free = shutil.disk_usage(temporary).free
+        if free < 2 * needed:  # weights, average, and about as much for the optimizer
+            raise CheckpointError(f"{target}: {needed * 2 / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free")
+        save_file({k: v.contiguous().cpu() for k, v in checkpoint.weights.items()}, temporary / WEIGHTS)
+        save_file({k: v.contiguous().cpu() for k, v in checkpoint.average.items()}, temporary / AVERAGE)
+        torch.save(checkpoint.training, temporary / TRAINING)
+        seal(temporary, checkpoint.meta, checkpoint.config)
+        replaced = target.parent / f".replaced-{target.name}"
+        shutil.rmtree(replaced, ignore_errors=True)
+        if target.exists():  # of an earlier try at this step, or from before its validation
+            target.replace(replaced)
+        temporary.replace(target)
+        _flush(target.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
+    except CheckpointError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(f"{target}: could not be written ({str(error) or type(error).__name__})") from error
+
+
+def seal(folder: Path, meta: dict[str, Any], config: str) -> None:
+    """Add meta, configuration and, last of all, the manifest of sizes and hashes; flush everything to disk."""
+    (folder / META).write_text(json.dumps({"format": FORMAT, **meta}, indent=1))
+    (folder / CONFIG).write_text(config)
+    files = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
+    manifest = {path.name: {"size": path.stat().st_size, "sha256": _hash(path)} for path in files}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    for path in [*files, folder / MANIFEST, folder]:
+        _flush(path)
+
+
+def verify(folder: Path) -> None:
+    """Raise CheckpointError, naming the file, unless all files are as the manifest says."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        entries = [(str(name), int(entry["size"]), str(entry["sha256"])) for name, entry in manifest.items()]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{folder / MANIFEST}: {error or type(error).__name__}") from None
+    for name, size, digest in entries:
+        path = folder / name
+        if Path(name).name != name or path.is_symlink() or not path.is_file():
+            raise CheckpointError(f"{path}: is missing or not a plain file")
+        if path.stat().st_size != size or _hash(path) != digest:
+            raise CheckpointError(f"{path}: differs from its manifest")
+
+
+def read(folder: Path) -> Checkpoint:
+    """A verified checkpoint, all on the CPU. Raises CheckpointError; runs no pickled code."""
+    meta = read_meta(folder)
+    if not (folder / TRAINING).is_file():
+        raise CheckpointError(f"{folder}: holds weights alone; start from it with train.initial_weights")
+    try:
+        training = torch.load(folder / TRAINING, map_location="cpu", weights_only=True)
+        weights, average = present_names(load_file(folder / WEIGHTS)), present_names(load_file(folder / AVERAGE))
+        return Checkpoint(weights, average, training, meta, (folder / CONFIG).read_text())
+    except Exception as error:
+        raise CheckpointError(f"{folder}: {str(error).strip() or type(error).__name__}") from error
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """Step, class names and the like of a verified checkpoint or exported folder. Raises CheckpointError."""
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: there is no such checkpoint")
+    verify(folder)
+    meta = json.loads((folder / META).read_text())
+    if meta.get("format") != FORMAT:
+        raise CheckpointError(f"{folder}: is of format {meta.get('format')}, this version reads {FORMAT}")
+    return meta
+
+
+def read_average(folder: Path) -> dict[str, Tensor]:
+    """The averaged model's weights, float32, of a checkpoint or an exported folder. Raises CheckpointError."""
+    read_meta(folder)
+    files = [folder / AVERAGE] if (folder / AVERAGE).is_file() else sorted(folder.glob(f"{SHARDS}*.safetensors"))
+    try:
+        tensors = present_names({name: tensor for path in files for name, tensor in load_file(path).items()})
+    except SafetensorError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+    if not tensors:
+        raise CheckpointError(f"{folder}: holds no weights")
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+
+
+def read_weights(folder: Path, part: str) -> dict[str, Tensor]:
+    """The unaveraged weights of one part of a checkpoint's objective, such as its model. Raises CheckpointError."""
+    read_meta(folder)
+    if not (folder / WEIGHTS).is_file():
+        raise CheckpointError(f"{folder}: holds averaged weights alone")
+    try:
+        tensors = present_names(load_file(folder / WEIGHTS))
+    except SafetensorError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+    prefix = f"{part}."
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def read_partners(folder: Path) -> dict[str, Tensor]:
+    """What an exported folder holds of its objective beside the model, such as a discriminator; {} if nothing."""
+    read_meta(folder)
+    return present_names(load_file(folder / PARTNERS)) if (folder / PARTNERS).is_file() else {}
+
+
+def partners_of(folder: Path) -> dict[str, Tensor]:
+    """All that a checkpoint's objective holds beside the model, without networks from packages (`features`)."""
+    weights = read(folder).weights
+    return {
+        name: tensor
+        for name, tensor in weights.items()
+        if not name.startswith("model.") and "features" not in name.split(".")
+    }
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Load weights that must fit exactly. Raises CheckpointError naming the first that does not."""
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        reasons = [line.strip() for line in str(error).splitlines()[1:]]
+        raise CheckpointError(f"{path} does not fit the configuration: {reasons[0]}") from None
+
+
+def export(
+    source: Path,
+    target: Path,
+    shard_bytes: int,
+    average: Mapping[str, Tensor],
+    partners: Mapping[str, Tensor] | None = None,
+) -> list[Path]:
+    """Write `average`, a model of `source`, as bfloat16 safetensors in shards of at most `shard_bytes`.
+
+    partners  what else of the objective is written, as it is, for a training that goes on from the folder
+
+    Raises CheckpointError if `target` exists, if the source is damaged, or if nothing can be written.
+    """
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise CheckpointError(f"{target}: exists already; choose another export.output_dir")
+    meta = read_meta(source)
+    halved = {name: tensor.bfloat16() if tensor.is_floating_point() else tensor for name, tensor in average.items()}
+    kept: dict[str, Any] = {key: meta[key] for key in ("step", "classes", "images") if key in meta}
+    temporary = target.parent / f".writing-{target.name}"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        save_torch_state_dict(halved, temporary, max_shard_size=shard_bytes)
+        if partners:
+            save_file({name: tensor.contiguous() for name, tensor in partners.items()}, temporary / PARTNERS)
+        seal(temporary, kept, (source / CONFIG).read_text())
+        temporary.replace(target)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(f"{target}: could not be written ({error})") from error
+    return sorted(target.glob("*.safetensors"))
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

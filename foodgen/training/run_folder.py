@@ -1,0 +1,107 @@
+"""The folder of a run: who may write in it, and which of its checkpoints is meant."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from foodgen.core import distributed
+from foodgen.core.config import difference, read_saved, to_tree
+from foodgen.core.errors import CheckpointError, ConfigError
+from foodgen.core.settings import Config
+from foodgen.training.checkpoint import CONFIG, Checkpoints, read_meta
+
+log = logging.getLogger("foodgen")
+
+
+def run_folder(config: Config) -> Path:
+    """Where everything of this run lies."""
+    return Path(config.exp.exp_dir) / str(config.exp.run or Path(config.exp.config_path).stem)
+
+
+@contextmanager
+def locked(config: Config) -> Iterator[None]:
+    """Hold the run's folder, so that no second process trains in it. Raises ConfigError if one does."""
+    folder = run_folder(config)
+    if distributed.start_rank() > 0:
+        yield
+        return
+    lock = FileLock(folder / "run.lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(f"{folder}: another process trains here; wait for it or choose another exp.run") from None
+    except OSError as error:
+        raise ConfigError(f"exp.exp_dir: {folder} cannot be written ({error})") from None
+    try:
+        yield
+    finally:
+        lock.release()
+        if [path.name for path in folder.iterdir()] == ["run.lock"]:  # a mistake ended the run before it began
+            (folder / "run.lock").unlink()
+            folder.rmdir()
+
+
+def checkpoint_to_resume(config: Config) -> Path | None:
+    """The checkpoint to resume, None for a new run. Raises ConfigError rather than mix two runs in a folder."""
+    folder, asked = run_folder(config), config.train.checkpoint_path
+    checkpoints = Checkpoints(folder / "checkpoints", config.train.keep_checkpoints)
+    if asked is None:
+        if (folder / "metrics.jsonl").exists() or checkpoints.steps():
+            raise ConfigError(
+                f"{folder} holds a run already: add train.checkpoint_path=latest to resume it, or another exp.run"
+            )
+        return None
+    checkpoints.remove_partial()
+    newest = checkpoints.newest()
+    found = newest if asked == "latest" else Path(asked)
+    if found is None:
+        log.warning("%s holds no checkpoint: the run starts from the beginning", folder)
+        return None
+    if "run_id" not in read_meta(found):
+        raise ConfigError(f"train.checkpoint_path: {found} holds weights alone; give it as train.initial_weights")
+    if newest is None and (folder / "metrics.jsonl").exists():
+        raise ConfigError(f"{folder} holds a run already: give another exp.run to branch off {found}")
+    if newest is not None and found.resolve() != newest.resolve():
+        raise ConfigError(
+            f"train.checkpoint_path: {folder} has gone on to {newest.name}; give another exp.run to branch off {found}"
+        )
+    return found
+
+
+def find_checkpoint(config: Config) -> Path:
+    """The checkpoint or exported folder that `train.checkpoint_path` names; "latest" of the run. Raises UserError."""
+    asked = config.train.checkpoint_path
+    if asked is None:
+        raise ConfigError("train.checkpoint_path=PATH is missing; train.checkpoint_path=latest takes the run's newest")
+    if asked != "latest":
+        return Path(asked)
+    folder = run_folder(config) / "checkpoints"
+    newest = Checkpoints(folder, config.train.keep_checkpoints).newest()
+    if newest is None:
+        raise ConfigError(f"train.checkpoint_path: {folder} holds no checkpoint")
+    return newest
+
+
+def checkpoint_in(path: Path) -> Path:
+    """A checkpoint or exported folder itself; of a run's folder its best, else its newest, checkpoint.
+
+    Raises CheckpointError if there is none.
+    """
+    if not (path / "checkpoints").is_dir():
+        return path
+    checkpoints = Checkpoints(path / "checkpoints", keep=2)
+    found = checkpoints.best() or checkpoints.newest()
+    if found is None:
+        raise CheckpointError(f"{path / 'checkpoints'}: holds no checkpoint")
+    return found
+
+
+def describe_changes(config: Config, resumed: Path) -> list[str]:
+    """A line for each value that differs from the configuration that the checkpoint was made with."""
+    old = read_saved(resumed / CONFIG)
+    ignored = "train.checkpoint_path"
+    return [line for line in difference(old, to_tree(config)) if not line.startswith(ignored)]

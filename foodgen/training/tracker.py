@@ -1,0 +1,122 @@
+"""Tracking: metrics.jsonl always, W&B where it works, a line or a bar for whoever watches."""
+
+import json
+import logging
+import math
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from foodgen.core import distributed
+from foodgen.core.errors import UserError
+from foodgen.core.files import read_jsonl, write_text
+
+log = logging.getLogger("foodgen")
+
+
+class Tracker:
+    """Averages what steps measure, and writes rows.
+
+    folder   of the run; None on all processes but the first, which then only take part in averages
+    steps    of the whole training
+    remote   W&B or nothing: something with log(row), images(row) and close(status)
+    """
+
+    def __init__(self, folder: Path | None, steps: int, remote: Any = None) -> None:
+        self.folder, self.steps, self.remote = folder, steps, remote
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}  # a lazy penalty is not measured in every step
+        self.since: tuple[float, int] = (time.monotonic(), 0)
+        self.warned = False
+        self.bar = tqdm(total=steps, unit="step", disable=None if folder else True, dynamic_ncols=True)
+
+    def resume(self, step: int, state: Mapping[str, Any]) -> None:
+        """Take up at `step`: rows of later steps are cut off, half-full averages restored."""
+        self.sums = dict(state["sums"])
+        self.counts = dict(state.get("counts") or {name: state["count"] for name in self.sums})  # older: one for all
+        self.bar.update(step)
+        if self.folder and (path := self.folder / "metrics.jsonl").is_file():
+            kept = [json.dumps(row) + "\n" for row in read_jsonl(path) if row["step"] <= step]
+            write_text(path, "".join(kept))
+
+    def state(self) -> dict[str, Any]:
+        """What `resume` wants."""
+        return {"sums": {name: value.cpu() for name, value in self.sums.items()}, "counts": dict(self.counts)}
+
+    def add(self, measured: Mapping[str, Tensor]) -> None:
+        """Take in a step's measurements; nothing is read from the device."""
+        for name, value in measured.items():
+            self.sums[name] = self.sums[name].to(value.device) + value if name in self.sums else value.clone()
+            self.counts[name] = self.counts.get(name, 0) + 1
+        self.bar.update(1)
+
+    def is_finite(self) -> bool:
+        """Whether all that was measured since the last row is finite. Waits for the device."""
+        return all(bool(torch.isfinite(value).all()) for value in self.sums.values())
+
+    def flush(self, step: int, images: int, **more: float) -> None:
+        """Write the means since the last row. Raises UserError if one is not finite."""
+        names = sorted(self.sums)
+        device = max((value.device for value in self.sums.values()), key=lambda device: device.type != "cpu")
+        means = torch.stack([self.sums[name].float().to(device) / self.counts[name] for name in names])
+        distributed.average([means])
+        row = dict(zip(names, means.tolist(), strict=True))
+        self.sums, self.counts = {}, {}
+        now = time.monotonic()
+        speed = (images - self.since[1]) / max(1e-9, now - self.since[0]) if self.since[1] else None
+        self.since = (now, images)
+        self.write({"step": step, "images": images, **more, **row} | ({"images_per_second": speed} if speed else {}))
+        self._show(step, row, speed)
+        wrong = [name for name, value in row.items() if not math.isfinite(value)]
+        if wrong:
+            raise UserError(
+                f"step {step}: {', '.join(wrong)} is not finite; nothing was saved since. Lower the learning rate "
+                f"(optimizers.*.lr) or set train.grad_clip, and resume with train.checkpoint_path=latest"
+            )
+
+    def pause(self) -> None:
+        """Leave the time until the next row out of the speed."""
+        self.since = (time.monotonic(), 0)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Append a row to metrics.jsonl, flushed, and hand it to W&B. A full disk is warned of once."""
+        if not self.folder:
+            return
+        try:
+            with (self.folder / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            if not self.warned:
+                log.warning("metrics.jsonl could not be written (%s); training goes on", error)
+            self.warned = True
+        if self.remote:
+            self.remote.log(dict(row))
+
+    def picture(self, step: int, name: str, path: Path) -> None:
+        """Hand a picture to W&B."""
+        if self.remote:
+            self.remote.picture(step, name, path)
+
+    def say(self, text: str) -> None:
+        """A line for whoever watches."""
+        if self.folder:
+            tqdm.write(text, file=sys.stderr)
+
+    def close(self, status: int) -> None:
+        """End the bar and W&B's run."""
+        self.bar.close()
+        if self.remote:
+            self.remote.close(status)
+
+    def _show(self, step: int, row: Mapping[str, float], speed: float | None) -> None:
+        losses = {name: f"{value:.4f}" for name, value in row.items() if name.endswith("loss")}
+        shown = losses | ({"img/s": f"{speed:.1f}"} if speed else {})
+        self.bar.set_postfix(shown)
+        if self.bar.disable:
+            self.say(f"step {step}/{self.steps}  " + "  ".join(f"{name} {value}" for name, value in shown.items()))

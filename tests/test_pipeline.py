@@ -1,0 +1,97 @@
+"""The door for programs: load a run, sample, score."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import foodgen
+import inference
+import train
+from foodgen.core.config import to_yaml
+from foodgen.core.errors import CheckpointError, ConfigError, DataError
+from tests.conftest import ROOT
+from tests.runs import pixels, run_of, score_by_colours
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, dishes):
+    """A tiny denoiser's run."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    arguments = [
+        f"exp.config_path={ROOT / 'tests' / 'tiny.yaml'}",
+        f"exp.exp_dir={folder / 'runs'}",
+        f"data.input_train_dir={dishes / 'train'}",
+        f"data.input_val_dir={dishes / 'test'}",
+        "exp.use_wandb=false",
+        "train.val_count=0",
+    ]
+    train.main(arguments)
+    return folder, arguments
+
+
+def test_a_runs_folder_gives_what_inference_gives(run):
+    folder, arguments = run
+    pipeline = foodgen.load(run_of(folder), device="cpu", batch_size=3)
+    more = ["train.checkpoint_path=latest", "inference.count=16", "inference.metrics=[]", "inference.seed=4"]
+    inference.main([*arguments, *more])
+    written = [pixels(path) for path in sorted((run_of(folder) / "images").rglob("*.png"), key=lambda path: path.stem)]
+    assert torch.equal(pipeline.sample_tensor(count=16, seed=4), torch.stack(written))
+
+
+def test_images_are_of_the_classes_asked_for_and_repeat(run):
+    pipeline = foodgen.load(run_of(run[0]))
+    images = pipeline.sample(classes=pipeline.classes[2:4], count=4, seed=1)
+    assert all(isinstance(image, Image.Image) and image.size == (16, 16) for image in images)
+    again = pipeline.sample(classes=pipeline.classes[2:4], count=4, seed=1)
+    assert all(np.array_equal(one, other) for one, other in zip(images, again, strict=True))
+    assert len(pipeline.sample()) == len(pipeline.classes) == 8
+    other = pipeline.sample(classes=pipeline.classes[2:4], count=4, seed=2)
+    assert not np.array_equal(images[0], other[0])
+    assert pipeline.labels(pipeline.classes[2:4]) == [2, 3]
+
+
+def test_steps_and_guidance_are_for_one_call(run):
+    pipeline = foodgen.load(run_of(run[0]))
+    before = pipeline.sample_tensor(seed=1)
+    assert not torch.equal(pipeline.sample_tensor(seed=1, steps=2), before)
+    assert torch.equal(pipeline.sample_tensor(seed=1), before)
+    assert "steps" in to_yaml(pipeline.config)
+
+
+def test_scores_are_of_the_reference(run, dishes, monkeypatch):
+    score_by_colours(monkeypatch)
+    pipeline = foodgen.load(run_of(run[0]))
+    own = torch.stack([pixels(path) for path in sorted((dishes / "test").rglob("*.jpg"))])
+    assert pipeline.score(own, dishes / "test")["fid"] == pytest.approx(0, abs=1e-3)
+    generated = pipeline.sample(count=16)
+    found = pipeline.score(generated, dishes / "test", metrics=["fid", "coverage"])
+    assert found.keys() == {"fid", "coverage", "density"}
+    assert found["fid"] > 1
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda p: p.sample(classes=["piza"]), ConfigError, "no class is named 'piza'; did you mean 'pizza'"),
+        (lambda p: p.sample(classes=[]), ConfigError, "no class is given"),
+        (lambda p: p.score(torch.zeros(2, 3, 16, 16, dtype=torch.uint8), "nowhere"), DataError, "reference: nowhere"),
+    ],
+)
+def test_mistakes_are_named(run, call, error, message):
+    with pytest.raises(error, match=message):
+        call(foodgen.load(run_of(run[0])))
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match="nothing: there is no such checkpoint"):
+        foodgen.load(tmp_path / "nothing")
+
+
+def test_the_shipped_generator_samples_its_classes():
+    pipeline = foodgen.load(ROOT / "checkpoints" / "gan", device="cpu")
+    assert pipeline.config.sampler["name"] == "one_shot"
+    images = pipeline.sample_tensor(["pizza", "edamame"], count=8)
+    assert images.shape == (8, 3, 64, 64)
+    green = images.float().mean(dim=(2, 3))[:, 1] - images.float().mean(dim=(2, 3))[:, 0]
+    assert green[:4].mean() > green[4:].mean()  # edamame comes before pizza, and is greener

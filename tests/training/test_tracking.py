@@ -1,0 +1,219 @@
+"""Tracking: the file that is always there, and the real W&B client at its side."""
+
+import json
+import struct
+import sys
+import threading
+import time
+import types
+import zlib
+
+import pytest
+import torch
+import wandb
+from wandb.proto import wandb_internal_pb2
+
+from foodgen.core.errors import UserError
+from foodgen.core.files import read_jsonl
+from foodgen.reporting.grids import save_grid
+from foodgen.training import wandb_run
+from foodgen.training.tracker import Tracker
+from foodgen.training.wandb_run import WandbRun
+
+KINDS = {kind: zlib.crc32(bytes([kind])) for kind in (1, 2, 3, 4)}
+
+
+def records(path):
+    """The records of a .wandb file: LevelDB's log framing around W&B's protocol buffers."""
+    raw = path.read_bytes()
+    assert struct.unpack("<4sHB", raw[:7])[0] == b":W&B"
+    place, whole = 7, b""
+    while place + 7 <= len(raw):
+        left = 32768 - place % 32768
+        if left < 7:
+            place += left
+            continue
+        checksum, length, kind = struct.unpack("<IHB", raw[place : place + 7])
+        data = raw[place + 7 : place + 7 + length]
+        if kind not in KINDS or checksum != zlib.crc32(data, KINDS[kind]):
+            return
+        place += 7 + length
+        whole = data if kind in (1, 2) else whole + data
+        if kind in (1, 4):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(whole)
+            yield record
+
+
+def wandb_rows(folder):
+    """All logged rows of a run folder's W&B files, in order."""
+    rows = []
+    for path in sorted(folder.glob("wandb/offline-run-*/run-*.wandb")):
+        for record in records(path):
+            if record.WhichOneof("record_type") == "history":
+                rows.append(
+                    {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
+                )
+    return rows
+
+
+@pytest.fixture(autouse=True)
+def _apart(monkeypatch, tmp_path):
+    for name in ("DATA_DIR", "CACHE_DIR", "CONFIG_DIR", "ARTIFACT_DIR"):
+        monkeypatch.setenv(f"WANDB_{name}", str(tmp_path / "home"))
+    yield
+    if "wandb" in sys.modules and hasattr(sys.modules["wandb"], "teardown"):
+        sys.modules["wandb"].teardown()
+
+
+def measure(tracker, *values):
+    for value in values:
+        tracker.add({"model/loss": torch.tensor(float(value))})
+
+
+def test_rows_are_means_since_the_last(tmp_path):
+    tracker = Tracker(tmp_path, 10)
+    measure(tracker, 1, 2, 6)
+    tracker.flush(3, 30, minutes=0.5)
+    measure(tracker, 5)
+    tracker.flush(4, 40)
+    rows = read_jsonl(tmp_path / "metrics.jsonl")
+    assert [(row["step"], row["images"], row["model/loss"]) for row in rows] == [(3, 30, 3.0), (4, 40, 5.0)]
+    assert rows[0]["minutes"] == 0.5
+    assert rows[1]["images_per_second"] > 0
+
+
+def test_half_full_means_survive_a_resume(tmp_path):
+    tracker = Tracker(tmp_path, 10)
+    measure(tracker, 1, 2)
+    state = tracker.state()
+    again = Tracker(tmp_path, 10)
+    again.resume(2, state)
+    measure(again, 6)
+    again.flush(3, 30)
+    assert read_jsonl(tmp_path / "metrics.jsonl")[0]["model/loss"] == 3.0
+
+
+def test_a_torn_line_is_left_out_and_later_rows_are_cut(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 2, "a": 1}\n{"step": 4}\n{"step": 6}\n{"step": 8, "a"')
+    assert [row["step"] for row in read_jsonl(path)] == [2, 4, 6]
+    tracker = Tracker(tmp_path, 10)
+    tracker.resume(4, {"sums": {}, "counts": {}})
+    assert path.read_text() == '{"step": 2, "a": 1}\n{"step": 4}\n'
+
+
+def test_infinity_ends_the_training_with_a_hint(tmp_path):
+    tracker = Tracker(tmp_path, 10)
+    measure(tracker, 1, float("inf"))
+    assert not tracker.is_finite()
+    with pytest.raises(UserError, match=r"step 2: model/loss is not finite.*latest"):
+        tracker.flush(2, 20)
+
+
+def test_a_full_disk_is_said_once(tmp_path, caplog):
+    tracker = Tracker(tmp_path / "gone", 10)
+    for step in (1, 2):
+        tracker.write({"step": step})
+    assert caplog.text.count("training goes on") == 1
+
+
+def test_what_is_measured_now_and_then_is_averaged_over_those_times(tmp_path):
+    tracker = Tracker(tmp_path, 12)
+    for step in range(1, 5):
+        tracker.add({"loss": torch.tensor(1.0)} | ({"penalty": torch.tensor(6.0)} if step % 2 == 0 else {}))
+    again = Tracker(tmp_path, 12)
+    again.resume(4, tracker.state())
+    again.add({"penalty": torch.tensor(9.0)})
+    again.flush(5, 5)
+    row = read_jsonl(tmp_path / "metrics.jsonl")[-1]
+    assert (row["loss"], row["penalty"]) == (1.0, 7.0)
+
+
+def test_an_older_state_has_one_count_for_all(tmp_path):
+    tracker = Tracker(tmp_path, 12)
+    tracker.resume(4, {"sums": {"loss": torch.tensor(6.0)}, "count": 3})
+    tracker.flush(4, 4)
+    assert read_jsonl(tmp_path / "metrics.jsonl")[-1]["loss"] == 2.0
+
+
+def test_wandb_keeps_every_row_of_a_run_that_was_rolled_back(tmp_path):
+    for steps in (range(10), range(5, 12)):
+        time.sleep(1.1)  # W&B names its folders by the second
+        remote = WandbRun(tmp_path, "abc123", "run", "project", {"lr": 0.1, "model": {"width": 64}})
+        tracker = Tracker(tmp_path, 12, remote)
+        for step in steps:
+            tracker.write({"step": step, "loss": step / 10})
+        path = tmp_path / "grid.png"
+        save_grid(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), [0, 1], ["a", "b"], path)
+        tracker.picture(steps[-1], "grid", path)
+        tracker.close(0)
+        assert not remote.failed
+    wandb.teardown()  # W&B's own process ends its file up to a tenth of a second after finish()
+    rows = wandb_rows(tmp_path)
+    assert [row["step"] for row in rows if "loss" in row] == [*range(10), *range(5, 12)]
+    assert sum(row.get("grid/_type") == "image-file" for row in rows) == 2
+    folders = list(tmp_path.glob("wandb/offline-run-*"))
+    assert {path.name.split("-")[3] for path in folders} == {"abc123"}
+    configs = [
+        record.run.config
+        for path in folders
+        for record in records(next(path.glob("run-*.wandb")))
+        if record.HasField("run")
+    ]
+    assert any(update.key == "lr" for update in configs[0].update)
+
+
+def fake(monkeypatch, **parts):
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(Settings=lambda **_: None, **parts))
+
+
+def broken(*_, **__):
+    raise ConnectionError("server error 500")
+
+
+def never(*_, **__):
+    threading.Event().wait()
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("kind", ["not installed", "fails", "hangs", "breaks later"])
+def test_no_trouble_of_wandb_reaches_training(kind, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(wandb_run, "PATIENCE", 0.3)
+    if kind == "not installed":
+        monkeypatch.setitem(sys.modules, "wandb", None)
+    elif kind == "breaks later":
+        fake(
+            monkeypatch,
+            init=lambda **_: types.SimpleNamespace(define_metric=lambda *_, **__: None, log=broken, finish=never),
+        )
+    else:
+        fake(monkeypatch, init=broken if kind == "fails" else never)
+    remote = WandbRun(tmp_path, "abc123", "run", "project", {})
+    tracker = Tracker(tmp_path, 10, remote)
+    began = time.monotonic()
+    for step in range(20_000):
+        remote.log({"step": step})
+    tracker.write({"step": 1})
+    tracker.close(0)
+    assert time.monotonic() - began < 10
+    assert caplog.text.count("W&B is left out from here on") <= 1
+    assert "W&B" in caplog.text
+    assert read_jsonl(tmp_path / "metrics.jsonl") == [{"step": 1}]
+
+
+def test_an_unreachable_server_means_offline(tmp_path, monkeypatch, caplog):
+    modes = []
+
+    def init(mode, **_):
+        modes.append(mode)
+        if mode == "online":
+            broken()
+        return types.SimpleNamespace(define_metric=lambda *_, **__: None, finish=lambda **_: None)
+
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    fake(monkeypatch, init=init)
+    WandbRun(tmp_path, "abc123", "run", "project", {}).close(0)
+    assert modes == ["online", "offline"]
+    assert "logged offline" in caplog.text
