@@ -1,4 +1,4 @@
-"""Draw and score: python3 inference.py exp.config_path=configs/inference/edm.yaml train.checkpoint_path=PATH …"""
+"""Sample and score: python3 inference.py exp.config_path=configs/inference/edm.yaml train.checkpoint_path=PATH …"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,24 +7,28 @@ from foodgen.builders.inference import make_inference, make_sweep
 from foodgen.core import command_line, config, distributed
 from foodgen.core.settings import Config
 
+REASON = "inference takes it from the checkpoint"
+FROM_THE_CHECKPOINT = {key: REASON for key in ("objective", "optimizers", "schedule", "ema")}
 
-def told(name: str, found: Mapping[str, Any]) -> str:
-    """A score with its diversity over seeds, and its real_baseline."""
+
+def line_of(name: str, found: Mapping[str, Any]) -> str:
+    """A score with its standard deviation over seeds, and the real-data baseline."""
     line = f"{name}: {found[name]:.3f}"
     if "by_seed" in found:
         line += f" +- {found['deviation'][name]:.3f} over {len(found['by_seed'][name])} seeds"
     if name.rpartition("/")[0] in found.get("trained_against", []):
-        line += " (of features that its training used: they flatter)"
+        line += " (in features that its training used, which flatters it)"
     if name in found.get("real_baseline", {}):
-        draws = found["real_baseline_by_subset"][name]
-        real = f"{found['real_baseline'][name]:.3f}" if len(draws) == 1 else f"{min(draws):.3f} to {max(draws):.3f}"
-        line += f"  (real training images, {len(draws)} draws of as many: {real})"
+        values = found["real_baseline_by_subset"][name]
+        real = f"{found['real_baseline'][name]:.3f}" if len(values) == 1 else f"{min(values):.3f} to {max(values):.3f}"
+        line += f"  (real training images, {len(values)} subsets of as many: {real})"
     return line
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Draw and score, or sweep, and say where everything is."""
-    settings = config.load(arguments, Config)
+    """Sample and score, or sweep, and say where everything is."""
+    of_folder = any(argument.startswith("inference.images=") for argument in arguments)
+    settings = config.load(arguments, Config, fixed={} if of_folder else FROM_THE_CHECKPOINT)
     if settings.inference.sweep:
         sweep = make_sweep(settings)
         best = sweep.best(sweep.run())
@@ -35,7 +39,7 @@ def main(arguments: Sequence[str]) -> None:
     found = inference.run()
     if distributed.is_main():
         for name in inference.scored:
-            print(told(name, found))
+            print(line_of(name, found))
         print(f"{found['generated_count']} images; metrics.json is in {inference.folder}")
 
 

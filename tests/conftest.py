@@ -73,6 +73,7 @@ def small(plates, tmp_path):
             f"data.input_val_dir={plates / 'test'}",
             "data.train_batch_size=8",
             "data.val_batch_size=8",
+            "data.image_size=32",
             "train.steps=5",
             "train.log_step=1",
             "train.grid_count=8",

@@ -54,7 +54,7 @@ def compare(small, tmp_path, monkeypatch, name, *options):
         {k: v for k, v in row.items() if k not in timing} for row in rows[1]
     ]
     more = ["train.checkpoint_path=latest", "exp.run=parts", "inference.count=16", "data.image_size=32"]
-    kept = [option for option in options if not option.startswith("train.")]
+    kept = [option for option in options if not option.startswith(("train.", "objective"))]
     inference.main([*small(f"inference/{name}", *kept, *few), *more])
     return rows[0], json.loads((run_of(tmp_path, "parts") / "metrics.json").read_text())
 

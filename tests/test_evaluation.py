@@ -233,8 +233,8 @@ def test_spaces_that_training_used_are_told(monkeypatch):
     assert spaces_trained_against(read("hybrid_aligned")) == ["efficientnet"]
     assert spaces_trained_against(read("stylegan2")) == []
     row = {"efficientnet/fid": 2.0, "fid": 3.0, "trained_against": ["efficientnet"]}
-    assert "they flatter" in inference.told("efficientnet/fid", row)
-    assert "flatter" not in inference.told("fid", row)
+    assert "flatters" in inference.line_of("efficientnet/fid", row)
+    assert "flatter" not in inference.line_of("fid", row)
 
 
 def test_why_there_is_no_floor_is_told(trained, tmp_path, dishes, caplog):
@@ -279,8 +279,9 @@ def test_a_scored_folder_is_never_taken_for_a_drawing(trained, tmp_path, dishes)
 def test_a_classifier_is_measured_without_drawing(trained, tmp_path):
     shared = [argument for argument in trained if argument.startswith(("exp.exp_dir", "data."))]
     config = ["exp.config_path=configs/classifier.yaml", *shared, "exp.run=spec", "exp.use_wandb=false"]
-    config += ["data.image_size=16", "exp.device=cpu", "objective.model.widths=[8,16]", "objective.model.blocks=1"]
-    train.main([*config, "train.steps=3", "data.train_batch_size=16"])
+    config += ["data.image_size=16", "exp.device=cpu"]
+    network = ["objective.model.widths=[8,16]", "objective.model.blocks=1"]
+    train.main([*config, *network, "train.steps=3", "data.train_batch_size=16"])
     inference.main([*config, "train.checkpoint_path=latest", "inference.metrics=[accuracy]"])
     assert 0 <= metrics_of(run_of(tmp_path, "spec"))["accuracy"] <= 1
 

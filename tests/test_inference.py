@@ -153,3 +153,33 @@ def test_the_shipped_model_draws_food(tmp_path):
     green = pictures[0][:, 1].mean(dim=(1, 2)) - pictures[0][:, 0].mean(dim=(1, 2))
     assert green[:4].mean() > green[4:].mean() + 5  # guacamole is greener than sushi
     assert (pictures[0][0] - pictures[0][1]).abs().mean() > 10  # and no two are alike
+
+
+@pytest.mark.parametrize("override", ["objective.class_dropout=0.5", "objective={name: denoising}", "ema.decay=0.5"])
+def test_what_inference_would_ignore_is_refused(override, tiny):
+    with pytest.raises(ConfigError, match=r"inference takes it from the checkpoint"):
+        inference.main([*tiny, "train.checkpoint_path=latest", override])
+
+
+def test_another_image_size_is_refused(tiny):
+    train.main([*tiny, "train.val_count=0"])
+    with pytest.raises(ConfigError, match=r"data\.image_size: 32, but .* was trained at 16"):
+        inference.main([*tiny, "train.checkpoint_path=latest", "data.image_size=32"])
+
+
+def test_a_checkpoint_has_many_names(tiny, tmp_path):
+    train.main([*tiny, "train.val_count=0", "train.checkpoint_step=4"])
+    few = ["inference.count=8", "inference.metrics=[]", "inference.overwrite=true"]
+    found = []
+    for name in ("latest", "best", run_of(tmp_path), last(tmp_path)):
+        inference.main([*tiny, f"train.checkpoint_path={name}", *few])
+        found.append(json.loads((run_of(tmp_path) / "metrics.json").read_text())["step"])
+    assert found == [12] * 4
+
+
+def test_a_run_is_resumed_by_its_own_configuration(tiny, tmp_path):
+    train.main([*tiny, "train.val_count=0", "train.steps=6", "exp.run=first"])
+    own = run_of(tmp_path, "first") / "config.yaml"
+    train.main([f"exp.config_path={own}", "train.steps=12", "train.checkpoint_path=latest"])
+    assert read_meta(last(tmp_path, "first"))["step"] == 12
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["first"]

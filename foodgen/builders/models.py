@@ -123,12 +123,14 @@ def load_pretrained(path: str, classes: Sequence[str], device: torch.device) -> 
 def with_trained_parts(config: Config, checkpoint: Path) -> Config:
     """The configuration with the parts that a checkpoint's weights belong to.
 
-    Its codec may have another path: what it was trained with may have moved.
+    Its codec may have another path: what it was trained with may have moved. Raises ConfigError for another image size.
     """
     trained: Mapping[str, Any] = read_saved(checkpoint / CONFIG)
-    data = replace(config.data, image_size=trained["data"]["image_size"])
+    size, asked = trained["data"]["image_size"], config.data.image_size
+    if size != asked:
+        raise ConfigError(f"data.image_size: {asked}, but {checkpoint} was trained at {size}")
     codec = trained["codec"] | (config.codec if config.codec["name"] == trained["codec"]["name"] else {})
-    return replace(config, data=data, objective=trained["objective"], codec=codec)
+    return replace(config, objective=trained["objective"], codec=codec)
 
 
 def check_classes(found: Sequence[str], expected: Sequence[str], where: Path) -> None:

@@ -1,6 +1,7 @@
 """Trainings of a configuration: every part is built and connected here."""
 
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def make_session(config: Config) -> Session:
     evaluator = make_evaluator(config, specs, reference, model)
     # trainer
     folder = run_folder(config)
+    config = replace(config, exp=replace(config.exp, run=folder.name))  # the run's own config.yaml resumes this run
     if config.train.initial_weights and not resumed:
         weights = Path(config.train.initial_weights)
         check_classes(read_meta(weights)["classes"], images.classes, weights)

@@ -16,17 +16,22 @@ from foodgen.core.registry import suggestion
 
 Schema = TypeVar("Schema")
 Tree = dict[str, Any]
-DEEPEST = 2  # files that may stand above an experiment's own
+DEEPEST = 3  # files that may stand above an experiment's own
 
 
-def load(arguments: Sequence[str], schema: type[Schema]) -> Schema:
+def load(arguments: Sequence[str], schema: type[Schema], fixed: Mapping[str, str] | None = None) -> Schema:
     """The configuration that `exp.config_path=FILE a.b=value ...` describes.
 
     arguments  the command line, without the script's name; it wins over the file
     schema     a dataclass of core/settings.py
+    fixed      keys, or beginnings of keys, that the command line may not set, and why
 
     Raises ConfigError with a line for every mistake found.
     """
+    for argument in arguments:
+        for key, reason in (fixed or {}).items():
+            if argument.split("=")[0] == key or argument.startswith(f"{key}."):
+                raise ConfigError(f"{argument.split('=')[0]}: {reason}")
     overrides = _overrides(arguments)
     exp = overrides.get("exp")
     if not isinstance(exp, Mapping) or exp.get("config_path") is None:

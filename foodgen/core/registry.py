@@ -68,7 +68,7 @@ codecs = ClassRegistry("codec")
 datasets = ClassRegistry("dataset")
 metrics = ClassRegistry("metric")
 spaces = ClassRegistry("feature space")
-gatherers = ClassRegistry("gatherer")
+collectors = ClassRegistry("gatherer")
 figures = ClassRegistry("figure")
 tables = ClassRegistry("table")
 augmentations = ClassRegistry("augmentation")
@@ -91,7 +91,7 @@ REGISTRY_OF_KEY: dict[str, ClassRegistry] = {
     "dataset": datasets,
     "metric": metrics,
     "spaces": spaces,
-    "gather": gatherers,
+    "gather": collectors,
     "figures": figures,
     "tables": tables,
     "augment": augmentations,

@@ -11,14 +11,14 @@ from PIL import Image
 
 from foodgen.core.errors import DataError
 from foodgen.core.registry import figures
-from foodgen.reporting.gathering import read_lines, value_of
+from foodgen.reporting.collecting import read_lines, value_of
 from foodgen.reporting.plots import label_of, new_figure, save_figure, style, sweep_axes
 
 AXES = {"images": "images seen", "step": "steps", "minutes": "minutes"}
 
 
-def arm_of(run: str) -> str:
-    """Runs that differ in their seed alone: edm-0 and edm_1 are both of the arm edm."""
+def variant_of(run: str) -> str:
+    """Runs that differ in their seed alone: edm-0 and edm_1 are both of the variant edm."""
     return re.sub(r"(?<=.)[-_]\d+$", "", run)
 
 
@@ -32,12 +32,12 @@ class FigureKind(ABC):
 
 @figures.add_to_registry(name="curves")
 class Curves(FigureKind):
-    """Numbers over training: a line for each arm, the mean of its seeds, in a band from the lowest to the highest.
+    """Numbers over training: a line for each variant, the mean of its seeds, in a band from the lowest to the highest.
 
-    data    .jsonl of the gatherer `rows`
+    data    .jsonl of the collector `rows`
     x       images, step or minutes
-    y       keys, a group each
-    arms    name to label; all under their own names if not given
+    y       keys, a panel each
+    variants    name to label; all under their own names if not given
     log     whether y is drawn on a logarithmic scale
     smooth  rows that a point is the mean of
     """
@@ -47,23 +47,25 @@ class Curves(FigureKind):
         data: str,
         y: Sequence[str],
         x: str = "images",
-        arms: Mapping[str, str] | None = None,
+        variants: Mapping[str, str] | None = None,
         log: bool = False,
         smooth: int = 1,
     ) -> None:
         if x not in AXES:
             raise ValueError(f"x: {x} is none of {', '.join(AXES)}")
-        self.data, self.x, self.y, self.arms, self.log, self.smooth = data, x, y, arms, log, smooth
+        self.data, self.x, self.y, self.variants, self.log, self.smooth = data, x, y, variants, log, smooth
 
     def __call__(self, data: Path, target: Path) -> None:
         rows = read_lines(data / self.data)
-        arms = self.arms or {arm: arm for arm in dict.fromkeys(arm_of(row["run"]) for row in rows)}
+        variants = self.variants or {
+            variant: variant for variant in dict.fromkeys(variant_of(row["run"]) for row in rows)
+        }
         figure, axes = new_figure(columns=len(self.y))
         for axis, key in zip(axes, self.y, strict=True):
-            for number, (arm, label) in enumerate(arms.items()):
+            for number, (variant, label) in enumerate(variants.items()):
                 self._line(
                     axis,
-                    [row for row in rows if arm_of(row["run"]) == arm and key in row and self.x in row],
+                    [row for row in rows if variant_of(row["run"]) == variant and key in row and self.x in row],
                     key,
                     label,
                     number,
@@ -92,25 +94,25 @@ class Curves(FigureKind):
 
 @figures.add_to_registry(name="profile")
 class Profile(FigureKind):
-    """Numbers of each arm by what their names end in: error_at_0.1, error_at_0.2 and so on; means of seeds.
+    """Numbers of each variant by what their names end in: error_at_0.1, error_at_0.2 and so on; means of seeds.
 
     data    .jsonl of rows with a run
     prefix  of the numbers' names
     x       what their ends are
-    arms    name to label
+    variants    name to label
     """
 
-    def __init__(self, data: str, prefix: str, x: str, arms: Mapping[str, str]) -> None:
-        self.data, self.prefix, self.x, self.arms = data, prefix, x, arms
+    def __init__(self, data: str, prefix: str, x: str, variants: Mapping[str, str]) -> None:
+        self.data, self.prefix, self.x, self.variants = data, prefix, x, variants
 
     def __call__(self, data: Path, target: Path) -> None:
         rows = read_lines(data / self.data)
         figure, (axis,) = new_figure(width=5.0)
-        for number, (arm, label) in enumerate(self.arms.items()):
-            own = [row for row in rows if arm_of(row["run"]) == arm]
+        for number, (variant, label) in enumerate(self.variants.items()):
+            own = [row for row in rows if variant_of(row["run"]) == variant]
             keys = [key for key in (own[0] if own else {}) if key.startswith(self.prefix)]
             if not keys:
-                raise DataError(f"{self.data}: no row of {arm} has {self.prefix}…")
+                raise DataError(f"{self.data}: no row of {variant} has {self.prefix}…")
             places = [float(key.removeprefix(self.prefix)) for key in keys]
             values = np.array([[row[key] for key in keys] for row in own])
             axis.plot(places, values.mean(axis=0), label=label, **style(number))
@@ -128,7 +130,7 @@ class SweepFigure(FigureKind):
 
     data   .jsonl of sweeps
     x      the setting's key
-    y      metrics, a group each
+    y      metrics, a panel each
     lines  settings that tell lines apart; all others if not given
     log    whether x is drawn on a logarithmic scale
     real_baseline  whether what real images scored is drawn as a band
@@ -158,7 +160,7 @@ class SweepFigure(FigureKind):
         save_figure(figure, target)
 
 
-@figures.add_to_registry(name="groups")
+@figures.add_to_registry(name="panels")
 class Panels(FigureKind):
     """Pictures beside each other, each under its title.
 

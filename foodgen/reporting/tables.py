@@ -8,8 +8,8 @@ from typing import Any
 
 from foodgen.core.errors import DataError
 from foodgen.core.registry import tables
-from foodgen.reporting.figures import arm_of
-from foodgen.reporting.gathering import read_lines, read_object, value_of
+from foodgen.reporting.collecting import read_lines, read_object, value_of
+from foodgen.reporting.figures import variant_of
 from foodgen.reporting.plots import label_of
 from foodgen.reporting.sizes import Size, table
 
@@ -50,29 +50,31 @@ class TableKind(ABC):
 class Comparison(TableKind):
     """Arms beside each other: each metric's mean over the seeds, and in brackets their deviation.
 
-    A star marks numbers of features that the arm's training has used.
+    A star marks numbers of features that the variant's training has used.
 
-    data     .jsonl of the gatherer `scores`
-    arms     name to label, in the order of the table
+    data     .jsonl of the collector `scores`
+    variants     name to label, in the order of the table
     metrics  columns
     real_baseline    whether a row says what real training images score
     """
 
-    def __init__(self, data: str, arms: Mapping[str, str], metrics: Sequence[str], real_baseline: bool = True) -> None:
-        self.data, self.arms, self.metrics, self.real_baseline = data, arms, metrics, real_baseline
+    def __init__(
+        self, data: str, variants: Mapping[str, str], metrics: Sequence[str], real_baseline: bool = True
+    ) -> None:
+        self.data, self.variants, self.metrics, self.real_baseline = data, variants, metrics, real_baseline
 
     def __call__(self, data: Path) -> str:
         scores = read_lines(data / self.data)
         rows = []
-        for arm, label in self.arms.items():
-            own = [row for row in scores if arm_of(row["run"]) == arm]
+        for variant, label in self.variants.items():
+            own = [row for row in scores if variant_of(row["run"]) == variant]
             if not own:
-                raise DataError(f"{self.data}: there is no run of {arm}")
+                raise DataError(f"{self.data}: there is no run of {variant}")
             rows.append([label, str(len(own)), *[self._cell(name, own) for name in self.metrics]])
         baselines = [row["real_baseline"] for row in scores if row.get("real_baseline")]
         if self.real_baseline and baselines:
             rows.append(["real training photos", "", *[number(baselines[0].get(name)) for name in self.metrics]])
-        return markdown(["arm", "seeds", *[label_of(name) for name in self.metrics]], rows)
+        return markdown(["variant", "seeds", *[label_of(name) for name in self.metrics]], rows)
 
     def _cell(self, name: str, rows: Sequence[Mapping[str, Any]]) -> str:
         values = [value_of(row, name, self.data) for row in rows]
@@ -97,8 +99,8 @@ class ByClass(TableKind):
         if self.detail not in details:
             raise DataError(f"{self.data}: there is no {self.detail}")
         rows = sorted(details[self.detail].items(), key=lambda pair: -(pair[1][0] or 0))
-        cells = [[name.replace("_", " "), number(drawn), number(real)] for name, (drawn, real) in rows]
-        return markdown(["class", "drawn", "real"], cells)
+        cells = [[name.replace("_", " "), number(generated), number(real)] for name, (generated, real) in rows]
+        return markdown(["class", "generated", "real"], cells)
 
 
 @tables.add_to_registry(name="sweep")
@@ -129,7 +131,7 @@ class SweepTable(TableKind):
 class RunsTable(TableKind):
     """What each run took: steps, images, minutes, speed, and its last numbers.
 
-    data   .jsonl of the gatherer `rows`
+    data   .jsonl of the collector `rows`
     last   keys whose last values are columns
     """
 
@@ -154,7 +156,7 @@ class RunsTable(TableKind):
 class SizesTable(TableKind):
     """Weights and multiply-adds of configurations, beside what papers say.
 
-    data       .jsonl of the gatherer `sizes`
+    data       .jsonl of the collector `sizes`
     published  name to what the paper says
     """
 

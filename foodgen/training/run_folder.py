@@ -57,7 +57,7 @@ def checkpoint_to_resume(config: Config) -> Path | None:
         return None
     checkpoints.remove_partial()
     newest = checkpoints.newest()
-    found = newest if asked == "latest" else Path(asked)
+    found = _named(asked, checkpoints)
     if found is None:
         log.warning("%s holds no checkpoint: the run starts from the beginning", folder)
         return None
@@ -72,18 +72,36 @@ def checkpoint_to_resume(config: Config) -> Path | None:
     return found
 
 
+def _named(asked: str, checkpoints: Checkpoints) -> Path | None:
+    """The run's "latest" or "best" checkpoint, None if there is none; of another run's folder its newest; or a path."""
+    if asked == "latest":
+        return checkpoints.newest()
+    if asked == "best":
+        return checkpoints.best() or checkpoints.newest()
+    path = Path(asked)
+    if not (path / "checkpoints").is_dir():
+        return path
+    newest = Checkpoints(path / "checkpoints", keep=2).newest()
+    if newest is None:
+        raise ConfigError(f"train.checkpoint_path: {path / 'checkpoints'} holds no checkpoint")
+    return newest
+
+
 def find_checkpoint(config: Config) -> Path:
-    """The checkpoint or exported folder that `train.checkpoint_path` names; "latest" of the run. Raises UserError."""
+    """The checkpoint or exported folder that `train.checkpoint_path` names. Raises UserError.
+
+    It is a path, "latest" or "best" of the run, or a run's folder, whose best checkpoint is meant.
+    """
     asked = config.train.checkpoint_path
     if asked is None:
         raise ConfigError("train.checkpoint_path=PATH is missing; train.checkpoint_path=latest takes the run's newest")
-    if asked != "latest":
-        return Path(asked)
+    if asked not in ("latest", "best"):
+        return checkpoint_in(Path(asked))
     folder = run_folder(config) / "checkpoints"
-    newest = Checkpoints(folder, config.train.keep_checkpoints).newest()
-    if newest is None:
+    found = _named(asked, Checkpoints(folder, config.train.keep_checkpoints))
+    if found is None:
         raise ConfigError(f"train.checkpoint_path: {folder} holds no checkpoint")
-    return newest
+    return found
 
 
 def checkpoint_in(path: Path) -> Path:

@@ -1,7 +1,5 @@
 """Files, inheritance, overrides, and one clear line for every mistake."""
 
-import dataclasses
-
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -10,6 +8,7 @@ from foodgen.builders import training as builder
 from foodgen.core import config
 from foodgen.core.errors import ConfigError
 from foodgen.core.settings import Config
+from foodgen.training.run_folder import run_folder
 from tests.conftest import ROOT, TINY
 
 
@@ -36,10 +35,11 @@ def from_its_configuration(path, classes, device):
 def test_every_shipped_file_makes_a_model(path, monkeypatch):
     monkeypatch.setattr("foodgen.builders.models.load_pretrained", from_its_configuration)
     loaded = load(path=path)
-    if path.parent.name == "inference":  # the objective is its checkpoint's
-        assert loaded.objective == {}
+    if path.parent.name == "inference":
         trained = load(path=ROOT / "configs" / f"{path.stem.replace('small_', 'small/')}.yaml")
-        loaded = dataclasses.replace(loaded, objective=trained.objective)
+        assert loaded.objective == trained.objective
+        assert run_folder(loaded) == run_folder(trained)  # the run that training writes
+        assert loaded.data.input_val_dir.endswith("test")
     model = builder.make_model(loaded, ["a", "b"], torch.device("meta"))
     count = sum(weight.numel() for weight in model.objective.model.parameters())
     assert count < LARGER.get(path.stem, 31_500_000)

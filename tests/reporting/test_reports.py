@@ -9,7 +9,7 @@ from PIL import Image
 import report
 from foodgen.core.errors import ConfigError, DataError
 from foodgen.evaluation.sweep import points_of
-from foodgen.reporting.figures import Curves, Panels, SweepFigure, arm_of
+from foodgen.reporting.figures import Curves, Panels, SweepFigure, variant_of
 from foodgen.reporting.plots import plot_sweep, sweep_axes
 from foodgen.reporting.tables import ByClass, Comparison, RunsTable, SweepTable, number, replaced
 from tests.conftest import ROOT
@@ -22,7 +22,7 @@ def write_rows(path, rows):
 
 @pytest.fixture
 def runs(tmp_path):
-    """Two arms of two seeds, as train.py and inference.py leave them."""
+    """Two variants of two seeds, as train.py and inference.py leave them."""
     for place, run in enumerate(("plain-0", "plain-1", "fancy-0", "fancy-1")):
         folder = tmp_path / "runs" / run
         rows = [
@@ -39,7 +39,7 @@ def runs(tmp_path):
 def settings(runs, tmp_path):
     folders = [str(runs / name) for name in ("plain-0", "plain-1", "fancy-0", "fancy-1")]
     (tmp_path / "report").mkdir()
-    (tmp_path / "report" / "README.md").write_text("Before.\n<!-- arms -->\nold\n<!-- /arms -->\nAfter.\n")
+    (tmp_path / "report" / "README.md").write_text("Before.\n<!-- variants -->\nold\n<!-- /variants -->\nAfter.\n")
     file = tmp_path / "report.yaml"
     file.write_text(
         f"""
@@ -50,7 +50,7 @@ gather:
 figures:
   loss.png: {{name: curves, data: training.jsonl, y: [model/loss]}}
 tables:
-  arms: {{name: comparison, data: scores.jsonl, metrics: [fid, kid], arms: {{plain: the plain one, fancy: odd}}}}
+  variants: {{name: comparison, data: scores.jsonl, metrics: [fid, kid], variants: {{plain: the plain, fancy: odd}}}}
 """
     )
     return [f"exp.config_path={file}"]
@@ -60,10 +60,10 @@ def test_a_report_is_gathered_once_and_rebuilt_from_its_data_alone(settings, run
     report.main(settings)
     folder = tmp_path / "report"
     text = (folder / "README.md").read_text()
-    assert "| the plain one | 2 | 10.50 (0.71) | 0.1235 (0) |" in text
+    assert "| the plain | 2 | 10.50 (0.71) | 0.1235 (0) |" in text
     assert "| real training photos |  | 2.500 | 0.000 |" in text
-    assert text.startswith("Before.\n<!-- arms -->\n")
-    assert text.endswith("<!-- /arms -->\nAfter.\n")
+    assert text.startswith("Before.\n<!-- variants -->\n")
+    assert text.endswith("<!-- /variants -->\nAfter.\n")
     assert "old" not in text
     rows = [json.loads(line) for line in (folder / "data" / "training.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if row["run"] == "fancy-1"] == [4, 8, 10]
@@ -82,15 +82,15 @@ def test_a_report_is_gathered_once_and_rebuilt_from_its_data_alone(settings, run
 
 
 def test_a_text_without_the_tables_place_is_left_alone(settings, tmp_path):
-    (tmp_path / "report" / "README.md").write_text("<!-- /arms --> <!-- arms -->")
-    with pytest.raises(DataError, match="wants one <!-- arms --> and, after it, one"):
+    (tmp_path / "report" / "README.md").write_text("<!-- /variants --> <!-- variants -->")
+    with pytest.raises(DataError, match="wants one <!-- variants --> and, after it, one"):
         report.main(settings)
-    assert (tmp_path / "report" / "README.md").read_text() == "<!-- /arms --> <!-- arms -->"
+    assert (tmp_path / "report" / "README.md").read_text() == "<!-- /variants --> <!-- variants -->"
     assert replaced("<!-- a --><!-- /a -->", "a", "table\n") == "<!-- a -->\n\ntable\n\n<!-- /a -->"
 
 
 def test_arms_are_runs_without_their_seeds():
-    assert [arm_of(run) for run in ("edm-0", "noise-cosine-12", "long", "a-b")] == [
+    assert [variant_of(run) for run in ("edm-0", "noise-cosine-12", "long", "a-b")] == [
         "edm",
         "noise-cosine",
         "long",
@@ -112,7 +112,7 @@ def test_curves_average_seeds_and_name_what_is_missing(settings, tmp_path):
 
     rows = [json.loads(line) for line in (data / "training.jsonl").read_text().splitlines()]
     curves = Curves("training.jsonl", ["model/loss"])
-    curves._line(Axis(), [row for row in rows if arm_of(row["run"]) == "plain"], "model/loss", "plain", 0)
+    curves._line(Axis(), [row for row in rows if variant_of(row["run"]) == "plain"], "model/loss", "plain", 0)
     assert drawn[0] == ([32, 64, 80], pytest.approx([0.75, 0.625, 0.6]))
     assert drawn[1] == (pytest.approx([0.25, 0.125, 0.1]), pytest.approx([1.25, 1.125, 1.1]))
     with pytest.raises(DataError, match="no row of plain has model/nothing"):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from foodgen.core.errors import DataError
-from foodgen.core.registry import gatherers
+from foodgen.core.registry import collectors
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -59,7 +59,7 @@ def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     path.write_text("".join(json.dumps(_rounded(dict(row))) + "\n" for row in rows))
 
 
-class Gatherer(ABC):
+class Collector(ABC):
     """Writes one data file."""
 
     @abstractmethod
@@ -67,8 +67,8 @@ class Gatherer(ABC):
         """Raises DataError naming the file of a run that is missing."""
 
 
-@gatherers.add_to_registry(name="rows")
-class Rows(Gatherer):
+@collectors.add_to_registry(name="rows")
+class Rows(Collector):
     """Rows of the runs' metrics.jsonl, each with its run's name.
 
     runs    folders
@@ -88,8 +88,8 @@ class Rows(Gatherer):
         _write_lines(target, kept)
 
 
-@gatherers.add_to_registry(name="scores")
-class Scores(Gatherer):
+@collectors.add_to_registry(name="scores")
+class Scores(Collector):
     """What inference.py wrote of each run into its metrics.json, a row each.
 
     folders  that hold a metrics.json
@@ -105,8 +105,8 @@ class Scores(Gatherer):
         )
 
 
-@gatherers.add_to_registry(name="lines")
-class Lines(Gatherer):
+@collectors.add_to_registry(name="lines")
+class Lines(Collector):
     """Several .jsonl files one after another, such as sweeps, of each point the newest row.
 
     files  of rows
@@ -121,8 +121,8 @@ class Lines(Gatherer):
         _write_lines(target, list(newest.values()))
 
 
-@gatherers.add_to_registry(name="file")
-class File(Gatherer):
+@collectors.add_to_registry(name="file")
+class File(Collector):
     """One file as it is: a picture, say.
 
     file  to copy
@@ -138,8 +138,8 @@ class File(Gatherer):
             raise DataError(f"{self.file} cannot be copied ({error.strerror})") from None
 
 
-@gatherers.add_to_registry(name="sizes")
-class Sizes(Gatherer):
+@collectors.add_to_registry(name="sizes")
+class Sizes(Collector):
     """Weights and multiply-adds of configurations.
 
     configs  files of experiments
