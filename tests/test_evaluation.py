@@ -135,7 +135,7 @@ def test_unaveraged_weights_are_the_networks_own(trained, tmp_path):
 def test_a_sweep_scores_every_point_and_goes_on_where_it_was_cut(trained, tmp_path, monkeypatch, capsys):
     swept = [*trained, "inference.sweep={guidance.scale: [1.0, 2.0], sampler.steps: [2, 3]}"]
     inference.main([*trained, "guidance.scale=2.0", "sampler.steps=3"])
-    alone = metrics_of(run_of(tmp_path))["fid"]
+    single = metrics_of(run_of(tmp_path))["fid"]
     score, calls = Inference.score, []
 
     def cut(self, keep):
@@ -151,7 +151,7 @@ def test_a_sweep_scores_every_point_and_goes_on_where_it_was_cut(trained, tmp_pa
     assert len(calls) == 5  # two, the cut one, and the two that were left
     rows = [json.loads(line) for line in (run_of(tmp_path) / "sweep.jsonl").read_text().splitlines()]
     assert [tuple(row["point"].values()) for row in rows] == [(1.0, 2), (1.0, 3), (2.0, 2), (2.0, 3)]
-    assert rows[-1]["fid"] == pytest.approx(alone)
+    assert rows[-1]["fid"] == pytest.approx(single)
     assert {path.name for path in run_of(tmp_path).glob("sweep*.png")} == {
         "sweep-guidance.scale.png",
         "sweep-sampler.steps.png",

@@ -38,7 +38,7 @@ def seed_step(seed: int, step: int) -> None:
 
 
 @contextmanager
-def alone(*keys: object) -> Iterator[None]:
+def isolated_randomness(*keys: object) -> Iterator[None]:
     """Within, the functions below draw what follows from `keys`, this process for itself; afterwards as before."""
     kept = dict(_of_step)
     _of_step.clear()

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from foodgen.core import distributed
 from foodgen.core.errors import ConfigError, DataError, UserError
-from foodgen.core.randomness import Noise, alone
+from foodgen.core.randomness import Noise, isolated_randomness
 from foodgen.core.types import Codec, Images, ModelMetric, Sampler
 
 log = logging.getLogger("foodgen")
@@ -132,7 +132,7 @@ class ModelEvaluator:
         for start in tqdm(own, desc="evaluating", unit="batch", disable=None, leave=False):
             pairs = [self.images[index] for index in range(start, min(start + self.batch_size, len(self.images)))]
             labels = torch.tensor([label for _, label in pairs], device=self.device)
-            with alone(seed, start):
+            with isolated_randomness(seed, start):
                 images = self.encode(torch.stack([pixels for pixels, _ in pairs]).to(self.device))
                 for metric in self.metrics:
                     with self.autocast():

@@ -42,14 +42,14 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         hidden = self._resampled(functional.silu(self.norm_in(x)))
         hidden = self.first(hidden)
-        told = None
+        embedding = None
         if self.shift is not None and condition is not None:
-            told = self.shift(functional.silu(condition))[:, :, None, None]
-        if told is not None and self.adaptive:
-            scale, shift = told.chunk(2, dim=1)
+            embedding = self.shift(functional.silu(condition))[:, :, None, None]
+        if embedding is not None and self.adaptive:
+            scale, shift = embedding.chunk(2, dim=1)
             hidden = self.norm_out(hidden) * (1 + scale) + shift
         else:
-            hidden = self.norm_out(hidden if told is None else hidden + told)
+            hidden = self.norm_out(hidden if embedding is None else hidden + embedding)
         hidden = self.second(self.dropout(functional.silu(hidden)))
         return self.shortcut(self._resampled(x)) + hidden  # (batch, outputs, height, width), resampled
 

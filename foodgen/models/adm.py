@@ -55,13 +55,13 @@ class Encoder(nn.Module):
         self.first = convolution(channels, now)
         self.down = nn.ModuleList()
         self.skips = [now]  # widths of the feature maps on the way down
-        for number, multiplier in enumerate(multipliers):
+        for index, multiplier in enumerate(multipliers):
             for _ in range(blocks):
                 outs = width * multiplier
                 self.down.append(Stage(now, outs, condition, dropout, self.heads(size, outs)))
                 now = outs
                 self.skips.append(now)
-            if number < halvings:
+            if index < halvings:
                 self.down.append(Stage(now, now, condition, dropout, resample="down"))
                 self.skips.append(now)
                 size //= 2
@@ -123,12 +123,12 @@ class ADM(nn.Module):
         self.time, self.label = TimeEmbedding(width, condition), LabelEmbedding(classes, condition)
         self.up = nn.ModuleList()
         now, size, skips = self.encoder.width, self.encoder.size, list(self.encoder.skips)
-        for number, multiplier in reversed(list(enumerate(multipliers))):
+        for index, multiplier in reversed(list(enumerate(multipliers))):
             for _ in range(blocks + 1):
                 outs = width * multiplier
                 self.up.append(Stage(now + skips.pop(), outs, condition, dropout, self.encoder.heads(size, outs)))
                 now = outs
-            if number > 0:
+            if index > 0:
                 self.up.append(Stage(now, now, condition, dropout, resample="up"))
                 size *= 2
         self.norm = group_norm(now)

@@ -35,7 +35,7 @@ class DCGAN(Generator):
         super().__init__()
         at_least_one(width=width, z_dim=z_dim)
         self.noise_shape = (z_dim,)
-        widths = [width * 2**number for number in reversed(range(halvings(image_size)))]
+        widths = [width * 2**index for index in reversed(range(halvings(image_size)))]
         self.label = ClassTable(classes, z_dim)
         layers: list[nn.Module] = [nn.ConvTranspose2d(2 * z_dim, widths[0], 4, bias=False)]
         for inputs, outputs in zip(widths, [*widths[1:], channels], strict=True):
@@ -61,7 +61,7 @@ class DCGANDiscriminator(nn.Module):
         at_least_one(width=width)
         self.image_size = image_size
         self.label = ClassTable(classes, image_size**2) if classes else None
-        widths = [width * 2**number for number in range(halvings(image_size))]
+        widths = [width * 2**index for index in range(halvings(image_size))]
         self.first = nn.Conv2d(channels + bool(classes), widths[0], 4, stride=2, padding=1)
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise(widths):

@@ -85,23 +85,23 @@ class UNet(nn.Module):
         self.first = convolution(channels * patch**2, width)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         skips, now, size = [width], width, image_size // patch
-        for number, multiplier in enumerate(multipliers):
+        for index, multiplier in enumerate(multipliers):
             for _ in range(blocks):
                 self.down.append(level(now, width * multiplier, size))
                 now = width * multiplier
                 skips.append(now)
-            if number < halvings:
+            if index < halvings:
                 self.down.append(Downsample(now))
                 skips.append(now)
                 size //= 2
         self.middle = nn.ModuleList(
             [Level(now, now, condition, dropout, heads, adaptive), Level(now, now, condition, dropout, 0, adaptive)]
         )
-        for number, multiplier in reversed(list(enumerate(multipliers))):
+        for index, multiplier in reversed(list(enumerate(multipliers))):
             for _ in range(blocks + 1):
                 self.up.append(level(now + skips.pop(), width * multiplier, size))
                 now = width * multiplier
-            if number > 0:
+            if index > 0:
                 self.up.append(Upsample(now))
                 size *= 2
         self.norm = group_norm(now)

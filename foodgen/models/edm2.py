@@ -118,8 +118,8 @@ class EDM2(nn.Module):
         self.first = MPConv(channels + 1, now, size=3)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         skips = [now]
-        for number, multiplier in enumerate(multipliers):
-            if number > 0:
+        for index, multiplier in enumerate(multipliers):
+            if index > 0:
                 self.down.append(Block(now, now, condition, "down", 0, dropout, resample="down"))
                 skips.append(now)
                 size //= 2
@@ -131,11 +131,11 @@ class EDM2(nn.Module):
         self.middle_blocks = nn.ModuleList(
             [Block(now, now, condition, "up", heads, dropout), Block(now, now, condition, "up", 0, dropout)]
         )
-        for number, multiplier in reversed(list(enumerate(multipliers))):
+        for index, multiplier in reversed(list(enumerate(multipliers))):
             for _ in range(blocks + 1):
                 self.up.append(block(now + skips.pop(), width * multiplier, "up", size))
                 now = width * multiplier
-            if number > 0:
+            if index > 0:
                 self.up.append(Block(now, now, condition, "up", 0, dropout, resample="up"))
                 size *= 2
         self.last, self.gain = MPConv(now, channels, size=3), nn.Parameter(torch.zeros(()))

@@ -19,8 +19,8 @@ class Blocks(nn.ModuleList):
 
     def __init__(self, inputs: int, outputs: int, condition: int, dropout: float, count: int) -> None:
         super().__init__(
-            ResidualBlock(inputs if number == 0 else outputs, outputs, condition, dropout, adaptive=True)
-            for number in range(count)
+            ResidualBlock(inputs if index == 0 else outputs, outputs, condition, dropout, adaptive=True)
+            for index in range(count)
         )
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:

@@ -130,23 +130,23 @@ class LatentUNet(nn.Module):
         self.first = convolution(channels, width)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         skips = [width]
-        for number, multiplier in enumerate(multipliers):
+        for index, multiplier in enumerate(multipliers):
             for _ in range(blocks):
                 self.down.append(stage(now, width * multiplier, size))
                 now = width * multiplier
                 skips.append(now)
-            if number < halvings:
+            if index < halvings:
                 self.down.append(Downsample(now))
                 skips.append(now)
                 size //= 2
         self.middle_stages = nn.ModuleList(
             [Stage(now, now, time, dropout, heads, context), Stage(now, now, time, dropout, 0, context)]
         )
-        for number, multiplier in reversed(list(enumerate(multipliers))):
+        for index, multiplier in reversed(list(enumerate(multipliers))):
             for _ in range(blocks + 1):
                 self.up.append(stage(now + skips.pop(), width * multiplier, size))
                 now = width * multiplier
-            if number > 0:
+            if index > 0:
                 self.up.append(Upsample(now))
                 size *= 2
         self.norm = group_norm(now)
@@ -154,14 +154,18 @@ class LatentUNet(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:
         """x: (batch, channels, size, size); time: noise level, (batch,); labels: (batch,) or None."""
-        told, context = self.time(time), self.label(labels, len(x))[:, None]  # (batch, 1, context)
+        embedding, context = self.time(time), self.label(labels, len(x))[:, None]  # (batch, 1, context)
         x = self.first(x)
         skips = [x]
         for layer in self.down:
-            x = layer(x) if isinstance(layer, Downsample) else layer(x, told, context)
+            x = layer(x) if isinstance(layer, Downsample) else layer(x, embedding, context)
             skips.append(x)
         for layer in self.middle_stages:
-            x = layer(x, told, context)
+            x = layer(x, embedding, context)
         for layer in self.up:
-            x = layer(x) if isinstance(layer, Upsample) else layer(torch.cat([x, skips.pop()], dim=1), told, context)
+            x = (
+                layer(x)
+                if isinstance(layer, Upsample)
+                else layer(torch.cat([x, skips.pop()], dim=1), embedding, context)
+            )
         return self.last(functional.silu(self.norm(x)))  # (batch, outputs, size, size)

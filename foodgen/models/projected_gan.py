@@ -38,17 +38,17 @@ class FastGAN(Generator):
         if not 32 <= image_size <= max(MULTIPLES):
             raise ValueError(f"image_size: {image_size} is not between 32 and {max(MULTIPLES)}")
         self.z_dim = z_dim
-        self.sizes = [8 * 2 ** (number // 2) for number in range(2 * count)]  # a convolution's
+        self.sizes = [8 * 2 ** (index // 2) for index in range(2 * count)]  # a convolution's
         self.noise_shape = (z_dim + sum(size**2 for size in self.sizes),)
-        widths = [max(1, int(width * MULTIPLES[4 * 2**number])) for number in range(count + 1)]
+        widths = [max(1, int(width * MULTIPLES[4 * 2**index])) for index in range(count + 1)]
         self.first = nn.ConvTranspose2d(z_dim, 2 * widths[0], 4, bias=False)
         self.norm = nn.BatchNorm2d(2 * widths[0])
         self.blocks = nn.ModuleList(
-            UpBlock(widths[number], widths[number + 1], partial(ConditionalBatchNorm, classes=classes))
-            for number in range(count)
+            UpBlock(widths[index], widths[index + 1], partial(ConditionalBatchNorm, classes=classes))
+            for index in range(count)
         )
         self.excitations = nn.ModuleDict(
-            {str(number): SkipExcitation(widths[number - 4], widths[number]) for number in range(4, count + 1)}
+            {str(index): SkipExcitation(widths[index - 4], widths[index]) for index in range(4, count + 1)}
         )
         self.last = nn.Conv2d(widths[-1], channels, 3, padding=1)
         for layer in self.modules():
@@ -63,10 +63,10 @@ class FastGAN(Generator):
         x = functional.glu(self.norm(self.first(latent[:, :, None, None])), dim=1)
         maps = [x]  # at 4, 8, ... pixels
         pixels = noise_maps(noise[:, self.z_dim :], self.sizes)
-        for number, block in enumerate(self.blocks, start=1):
-            x = block(x, labels, pixels[2 * number - 2 : 2 * number])
-            if str(number) in self.excitations:
-                x = self.excitations[str(number)](maps[number - 4], x)
+        for index, block in enumerate(self.blocks, start=1):
+            x = block(x, labels, pixels[2 * index - 2 : 2 * index])
+            if str(index) in self.excitations:
+                x = self.excitations[str(index)](maps[index - 4], x)
             maps.append(x)
         return self.last(x).tanh()  # (batch, channels, size, size)
 
@@ -97,11 +97,9 @@ class Mixing(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         mixed = [layer(x) for layer, x in zip(self.channels, maps, strict=True)]
         below: Tensor | None = None
-        for number in reversed(range(len(mixed))):
-            joined = mixed[number] if below is None else mixed[number] + below
-            below = mixed[number] = self.scales[number](
-                functional.interpolate(joined, scale_factor=2.0, mode="bilinear")
-            )
+        for index in reversed(range(len(mixed))):
+            merged = mixed[index] if below is None else mixed[index] + below
+            below = mixed[index] = self.scales[index](functional.interpolate(merged, scale_factor=2.0, mode="bilinear"))
         return mixed
 
 
@@ -117,8 +115,8 @@ class Head(nn.Module):
             layers += [nn.LeakyReLU(0.2)]
             inputs, size = outputs, (size + 1) // 2
         self.layers = nn.Sequential(*layers)
-        reach = min(4, size)
-        self.last = plain_convolution(inputs, label_width if classes else 1, reach, padding=0)
+        size = min(4, size)
+        self.last = plain_convolution(inputs, label_width if classes else 1, size, padding=0)
         self.label = ClassTable(classes, label_width) if classes else None
         spectral_norm(self, tables=False)
 
@@ -144,8 +142,8 @@ class ProjectedDiscriminator(nn.Module):
         at_least_one(width=width, label_width=label_width)
         self.features = features.requires_grad_(False)
         inputs = features.widths
-        self.mixing = Mixing(inputs, [width * 2**number for number in range(len(inputs))])
-        sizes = [features.resolution // (2 * 2**number) for number in range(len(inputs))]
+        self.mixing = Mixing(inputs, [width * 2**index for index in range(len(inputs))])
+        sizes = [features.resolution // (2 * 2**index) for index in range(len(inputs))]
         self.heads = nn.ModuleList(
             Head(width, size, classes, label_width) for width, size in zip(self.mixing.widths, sizes, strict=True)
         )

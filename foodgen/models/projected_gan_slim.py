@@ -47,7 +47,7 @@ class SlimFastGAN(Generator):
         if len(widths) != halvings(image_size):
             raise ValueError(f"widths: {halvings(image_size)} are wanted for {image_size} pixels, not {len(widths)}")
         self.z_dim = z_dim
-        self.sizes = [8 * 2 ** (number // 2) for number in range(2 * (len(widths) - 1))]  # a convolution's
+        self.sizes = [8 * 2 ** (index // 2) for index in range(2 * (len(widths) - 1))]  # a convolution's
         self.noise_shape = (z_dim + sum(size**2 for size in self.sizes),)
         self.label = ClassTable(classes, w_dim) if classes else None
         inputs = z_dim + (w_dim if classes else 0)
@@ -78,8 +78,8 @@ class SlimFastGAN(Generator):
         x = self.first(x).unflatten(1, (-1, 4, 4)).contiguous(memory_format=torch.channels_last)
         x = small = functional.glu(self.norm(x), dim=1)  # (batch, widths[0], 4, 4)
         pixels = noise_maps(noise[:, self.z_dim :], self.sizes)
-        for number, block in enumerate(self.blocks):
-            x = block(x, style, pixels[2 * number : 2 * number + 2])
+        for index, block in enumerate(self.blocks):
+            x = block(x, style, pixels[2 * index : 2 * index + 2])
         x = self.last(self.excitation(small, x))
         return functional.pixel_shuffle(x, 2).tanh()  # (batch, channels, size, size)
 
@@ -101,10 +101,10 @@ class SlimMixing(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         mixed = [layer(x) for layer, x in zip(self.channels, maps, strict=True)]
-        for number in reversed(range(len(self.scales))):
-            below = self.scales[number](mixed[number + 1])  # a 1x1 convolution and the doubling may change places
+        for index in reversed(range(len(self.scales))):
+            below = self.scales[index](mixed[index + 1])  # a 1x1 convolution and the doubling may change places
             below = functional.interpolate(below, scale_factor=2.0, mode="bilinear")
-            mixed[number] = (mixed[number] + below) * 0.5**0.5
+            mixed[index] = (mixed[index] + below) * 0.5**0.5
         return mixed
 
 
@@ -167,9 +167,9 @@ class SlimProjectedDiscriminator(nn.Module):
         at_least_one(width=width, label_width=label_width)
         self.features = features.requires_grad_(False)
         inputs = features.widths
-        widths = [width * 2**number for number in range(len(inputs))]
+        widths = [width * 2**index for index in range(len(inputs))]
         self.mixing = SlimMixing(inputs, widths)
-        sizes = [features.resolution // (4 * 2**number) for number in range(len(inputs))]
+        sizes = [features.resolution // (4 * 2**index) for index in range(len(inputs))]
         self.heads = nn.ModuleList(
             SlimHead(own, size, classes, label_width, min(512, 2 * own))
             for own, size in zip(widths, sizes, strict=True)

@@ -104,9 +104,9 @@ class R3GAN(Generator):
         self.weigh = _linear(z_dim + (label_width if classes else 0), widths[0])
         self.patterns = nn.Parameter(torch.randn(widths[0], 4, 4))
         layers: list[nn.Module] = []
-        for number, width in enumerate(widths):
-            if number:
-                layers.append(Change(widths[number - 1], width, up=True))
+        for index, width in enumerate(widths):
+            if index:
+                layers.append(Change(widths[index - 1], width, up=True))
             layers += [Block(width, group, blocks * len(widths)) for _ in range(blocks)]
         self.layers = nn.Sequential(*layers)
         self.last = _plain(widths[-1], channels)
@@ -140,10 +140,10 @@ class R3GANDiscriminator(nn.Module):
         _check(widths, image_size, group)
         self.first = _plain(channels, widths[-1])
         layers: list[nn.Module] = []
-        for number in reversed(range(len(widths))):
-            layers += [Block(widths[number], group, blocks * len(widths)) for _ in range(blocks)]
-            if number:
-                layers.append(Change(widths[number], widths[number - 1], up=False))
+        for index in reversed(range(len(widths))):
+            layers += [Block(widths[index], group, blocks * len(widths)) for _ in range(blocks)]
+            if index:
+                layers.append(Change(widths[index], widths[index - 1], up=False))
         self.layers = nn.Sequential(*layers)
         self.patterns = nn.Parameter(torch.randn(widths[0], 4, 4) / 4)
         # so small that the first logits are about 1 / sqrt(classes) and slopes leave R1 and R2 little to do

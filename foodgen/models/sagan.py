@@ -60,7 +60,7 @@ class SAGAN(Generator):
         at_least_one(width=width, z_dim=z_dim)
         self.noise_shape = (z_dim,)
         count = halvings(image_size)
-        widths = [width * 2**number for number in reversed(range(count + 1))]
+        widths = [width * 2**index for index in reversed(range(count + 1))]
         self.first = nn.Linear(z_dim, widths[0] * 16)
         self.blocks = nn.ModuleList(GeneratorBlock(widths[n], widths[n + 1], classes) for n in range(count))
         self.attention = nn.ModuleList(
@@ -90,10 +90,10 @@ class SAGANDiscriminator(nn.Module):
         count = halvings(image_size)
         layers: list[nn.Module] = []
         now = channels
-        for number in range(count + 1):
-            layers.append(DiscriminatorBlock(now, width * 2**number, down=number < count, first=number == 0))
-            now = width * 2**number
-            if number < count and image_size // 2 ** (number + 1) == attention_at:
+        for index in range(count + 1):
+            layers.append(DiscriminatorBlock(now, width * 2**index, down=index < count, first=index == 0))
+            now = width * 2**index
+            if index < count and image_size // 2 ** (index + 1) == attention_at:
                 layers.append(PixelAttention(now))
         self.layers = nn.Sequential(*layers)
         self.head = ProjectionHead(now, classes)

@@ -33,7 +33,7 @@ class SNGAN(Generator):
         super().__init__()
         at_least_one(width=width, z_dim=z_dim)
         self.noise_shape = (z_dim,)
-        widths = [width * 2**number for number in reversed(range(halvings(image_size) + 1))]
+        widths = [width * 2**index for index in reversed(range(halvings(image_size) + 1))]
         self.first = nn.Linear(z_dim, widths[0] * 16)
         pairs = pairwise(widths)
         self.blocks = nn.ModuleList(GeneratorBlock(inputs, outputs, classes) for inputs, outputs in pairs)
@@ -59,12 +59,12 @@ class SNGANDiscriminator(nn.Module):
         super().__init__()
         at_least_one(width=width)
         count = halvings(image_size)
-        widths = [channels, *(width * 2**number for number in range(count)), width * 2**count]
+        widths = [channels, *(width * 2**index for index in range(count)), width * 2**count]
         pairs = list(pairwise(widths))
         self.blocks = nn.Sequential(
             *(
-                DiscriminatorBlock(inputs, outputs, down=number < count, first=number == 0)
-                for number, (inputs, outputs) in enumerate(pairs)
+                DiscriminatorBlock(inputs, outputs, down=index < count, first=index == 0)
+                for index, (inputs, outputs) in enumerate(pairs)
             )
         )
         self.head = ProjectionHead(widths[-1], classes)

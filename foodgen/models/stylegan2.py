@@ -35,7 +35,7 @@ def widths(image_size: int, channel_base: int, channel_max: int) -> list[int]:
             f"channel_base: {channel_base} is at least the image's size, {image_size}, and "
             f"channel_max: {channel_max} at least 1"
         )
-    return [min(channel_base // (4 * 2**number), channel_max) for number in range(halvings(image_size) + 1)]
+    return [min(channel_base // (4 * 2**index), channel_max) for index in range(halvings(image_size) + 1)]
 
 
 @models.add_to_registry(name="stylegan2")
@@ -82,12 +82,12 @@ class StyleGAN2(Generator):
         self.constant = nn.Parameter(torch.randn(1, outputs[0], 4, 4))
         self.layers, self.to_image = nn.ModuleList(), nn.ModuleList()
         self.sizes: list[int] = []  # a layer's
-        for number, now in enumerate(outputs):
-            size = 4 * 2**number
-            if number:
-                self.layers.append(LAYERS[layer](outputs[number - 1], now, w_dim, up=True))
+        for index, now in enumerate(outputs):
+            size = 4 * 2**index
+            if index:
+                self.layers.append(LAYERS[layer](outputs[index - 1], now, w_dim, up=True))
             self.layers.append(LAYERS[layer](now, now, w_dim, up=False))
-            self.sizes += [size] * (2 if number else 1)
+            self.sizes += [size] * (2 if index else 1)
             if skips or size == image_size:
                 self.to_image.append(ModulatedConvolution(now, channels, w_dim, size=1, demodulate=False))
         self.shift = nn.ParameterList(torch.zeros(channels, 1, 1) for _ in self.to_image)
@@ -117,16 +117,16 @@ class StyleGAN2(Generator):
 
     def images(self, latent: Tensor, labels: Tensor | None, noise: Tensor) -> Tensor:
         x, image = self.constant.expand(len(latent), -1, -1, -1), None
-        for number, (layer, plane) in enumerate(
+        for index, (layer, plane) in enumerate(
             zip(self.layers, noise_maps(noise[:, self.z_dim :], self.sizes), strict=True)
         ):
-            x = layer(x, latent[:, number], plane)
-            if number % 2 == 0 and self.skips:  # the last layer of its size
-                image = self._paint(number // 2, x, latent[:, number + 1], image)
+            x = layer(x, latent[:, index], plane)
+            if index % 2 == 0 and self.skips:  # the last layer of its size
+                image = self._paint(index // 2, x, latent[:, index + 1], image)
         return image if image is not None else self._paint(0, x, latent[:, -1], None)
 
-    def _paint(self, number: int, x: Tensor, style: Tensor, below: Tensor | None) -> Tensor:
-        image = self.to_image[number](x, style) + self.shift[number]
+    def _paint(self, index: int, x: Tensor, style: Tensor, below: Tensor | None) -> Tensor:
+        image = self.to_image[index](x, style) + self.shift[index]
         return image if below is None else image + self.smooth.up(below)
 
 

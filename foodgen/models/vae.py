@@ -103,9 +103,9 @@ class KLAutoencoder(Generator, TrainableAutoencoder):
 
 def _down(widths: Sequence[int], blocks: int) -> list[nn.Module]:
     layers: list[nn.Module] = []
-    for number, (before, wide) in enumerate(zip([widths[0], *widths], widths, strict=False)):
+    for index, (before, wide) in enumerate(zip([widths[0], *widths], widths, strict=False)):
         layers += [ResidualBlock(before if block == 0 else wide, wide) for block in range(blocks)]
-        layers += [Downsample(wide)] if number < len(widths) - 1 else []
+        layers += [Downsample(wide)] if index < len(widths) - 1 else []
     return layers
 
 
@@ -116,9 +116,9 @@ def _middle(width: int) -> list[nn.Module]:
 def _up(widths: Sequence[int], blocks: int) -> list[nn.Module]:
     layers: list[nn.Module] = []
     before = widths[-1]
-    for number, wide in reversed(list(enumerate(widths))):
+    for index, wide in reversed(list(enumerate(widths))):
         layers += [ResidualBlock(before if block == 0 else wide, wide) for block in range(blocks)]
-        layers += [Upsample(wide)] if number > 0 else []
+        layers += [Upsample(wide)] if index > 0 else []
         before = wide
     return layers
 
@@ -138,8 +138,8 @@ class PatchDiscriminator(nn.Module):
             raise ValueError(f"width: {width} and halvings: {halvings} are at least 1")
         layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         now = width
-        for number in range(1, halvings + 1):
-            wide, stride = width * min(2**number, 8), 2 if number < halvings else 1
+        for index in range(1, halvings + 1):
+            wide, stride = width * min(2**index, 8), 2 if index < halvings else 1
             layers += [nn.Conv2d(now, wide, 4, stride=stride, padding=1), group_norm(wide), nn.LeakyReLU(0.2)]
             now = wide
         self.layers = nn.Sequential(*layers, nn.Conv2d(now, 1, 4, padding=1))

@@ -44,8 +44,8 @@ def style(number: int) -> dict[str, Any]:
 def label_of(name: str) -> str:
     """How an axis calls a number."""
     space, _, own = name.rpartition("/")
-    told = LABELS.get(own, own.replace("_", " "))
-    return f"{told} ({space})" if space else told
+    title = LABELS.get(own, own.replace("_", " "))
+    return f"{title} ({space})" if space else title
 
 
 def sweep_axes(axis: Any, rows: Sequence[Mapping[str, Any]], x: str, y: str, lines: Sequence[str] = ()) -> None:

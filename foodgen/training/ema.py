@@ -25,16 +25,16 @@ class Average:
         self.source = model
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.averaged, self.followed = _weights_and_statistics(self.model), _weights_and_statistics(model)
-        chosen = {id(kept) for kept in self.averaged}
+        chosen = {id(own) for own in self.averaged}
         pairs = zip(self.model.buffers(), model.buffers(), strict=True)
-        self.copied = [(kept, new) for kept, new in pairs if id(kept) not in chosen]
+        self.copied = [(own, new) for own, new in pairs if id(own) not in chosen]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move the average towards the model, after training step `step`."""
         self.move(step)
-        for kept, new in self.copied:
-            kept.copy_(new)
+        for own, new in self.copied:
+            own.copy_(new)
 
     def move(self, step: int) -> None:
         """Move what is averaged."""
@@ -87,19 +87,19 @@ class PowerFunctionAverage(Average):
         self.lengths, self.snapshot_step = list(lengths), snapshot_step
         self.exponents = [exponent_of(length) for length in lengths]
         self.others = [[weight.clone() for weight in self.averaged] for _ in lengths[1:]]
-        chosen = {id(weight): place for place, weight in enumerate(self.averaged)}
+        chosen = {id(weight): index for index, weight in enumerate(self.averaged)}
         state = self.model.state_dict(keep_vars=True)
         self.names = {name: chosen[id(tensor)] for name, tensor in state.items() if id(tensor) in chosen}
 
     def move(self, step: int) -> None:
-        for exponent, kept in zip(self.exponents, [self.averaged, *self.others], strict=True):
-            torch._foreach_lerp_(kept, self.followed, 1 - (1 - 1 / step) ** (exponent + 1))  # equation 127
+        for exponent, own in zip(self.exponents, [self.averaged, *self.others], strict=True):
+            torch._foreach_lerp_(own, self.followed, 1 - (1 - 1 / step) ** (exponent + 1))  # equation 127
 
     def snapshots(self) -> dict[float, dict[str, Tensor]]:
         alls = [self.averaged, *self.others]
         return {
-            length: {name: kept[place] for name, place in self.names.items()}
-            for length, kept in zip(self.lengths, alls, strict=True)
+            length: {name: own[index] for name, index in self.names.items()}
+            for length, own in zip(self.lengths, alls, strict=True)
         }
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -108,9 +108,9 @@ class PowerFunctionAverage(Average):
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        for length, kept in zip(self.lengths, [self.averaged, *self.others], strict=True):
-            for name, place in self.names.items():
-                kept[place].copy_(state[f"{length:g}:{name}"])
+        for length, own in zip(self.lengths, [self.averaged, *self.others], strict=True):
+            for name, index in self.names.items():
+                own[index].copy_(state[f"{length:g}:{name}"])
 
 
 def exponent_of(length: float) -> float:
@@ -121,14 +121,14 @@ def exponent_of(length: float) -> float:
     return float(max(np.roots([1, 7, 16 - ratio, 12 - ratio]).real))
 
 
-def combination(kept: Sequence[tuple[float, float]], wanted: tuple[float, float]) -> np.ndarray:
-    """The weights, (len(kept),), with which kept averages add up to a wanted one, by least squares (algorithm 3).
+def combination(own: Sequence[tuple[float, float]], asked: tuple[float, float]) -> np.ndarray:
+    """The weights, (len(kept),), with which own averages add up to the one asked for, by least squares (algorithm 3).
 
-    kept, wanted  (step, exponent) of an average; the wanted one's step is at most the last kept one's
+    own, asked  (step, exponent) of an average; the step asked for is at most the last own one
     """
-    steps, exponents = (np.array(values, dtype=np.float64) for values in zip(*kept, strict=True))
+    steps, exponents = (np.array(values, dtype=np.float64) for values in zip(*own, strict=True))
     matrix = overlap(steps[:, None], exponents[:, None], steps[None], exponents[None])
-    target = overlap(steps, exponents, np.float64(wanted[0]), np.float64(wanted[1]))
+    target = overlap(steps, exponents, np.float64(asked[0]), np.float64(asked[1]))
     weights = np.linalg.lstsq(matrix, target, rcond=None)[0]
     return weights / weights.sum()  # few snapshots would shrink or stretch the weights otherwise
 

@@ -59,17 +59,17 @@ def average_of(checkpoint: Path, length: float) -> dict[str, Tensor]:
         exponent = exponent_of(length)
     except ValueError as error:
         raise CheckpointError(f"export.ema_{error}") from None
-    kept = Snapshots(checkpoint.parent.parent).until(step)
-    if not kept:
+    snapshots = Snapshots(checkpoint.parent.parent).until(step)
+    if not snapshots:
         raise CheckpointError(
             f"{checkpoint.parent.parent / 'averages'}: holds no snapshots up to step {step}; train with "
             f"ema.name=power_function"
         )
-    last = kept[-1][0]
-    weights = combination([(step, exponent_of(known)) for step, known, _ in kept], (last, exponent))
+    last = snapshots[-1][0]
+    weights = combination([(step, exponent_of(known)) for step, known, _ in snapshots], (last, exponent))
     average = read_average(checkpoint)
     total: dict[str, Tensor] = {}
-    for weight, (_, _, path) in zip(weights, kept, strict=True):
+    for weight, (_, _, path) in zip(weights, snapshots, strict=True):
         try:
             tensors = load_file(path)
         except (OSError, SafetensorError) as error:

@@ -117,9 +117,9 @@ sys.modules["kept"] = batches
 
 def test_noise_belongs_to_the_image_not_to_the_batch():
     together = Noise(5, range(6), (3, 2))
-    alone = Noise(5, [4], (3, 2))
+    single = Noise(5, [4], (3, 2))
     for _ in range(3):
-        assert torch.equal(together()[4], alone()[0])
+        assert torch.equal(together()[4], single()[0])
     assert not torch.equal(Noise(6, [4], (3, 2))(), Noise(5, [4], (3, 2))())
     flat = Noise(5, range(200), (100,))()
     assert flat.mean().item() == pytest.approx(0, abs=0.03)

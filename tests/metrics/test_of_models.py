@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from foodgen.core.networks import Autoencoder
-from foodgen.core.randomness import alone
+from foodgen.core.randomness import isolated_randomness
 from foodgen.diffusion.classifier import NoisyClassifier
 from foodgen.diffusion.ddpm import DDPM
 from foodgen.diffusion.denoiser import PreconditionedDenoiser
@@ -26,7 +26,7 @@ LABELS = torch.zeros(40, dtype=torch.long)
 @pytest.mark.parametrize("process", [DDPM("cosine", num_timesteps=30), EDM()], ids=["ddpm", "edm"])
 def test_few_looks_mean_what_all_of_them_sum_up_to(process):
     model = PreconditionedDenoiser(Zero(), process, 3, 4, classes=2)
-    with torch.no_grad(), alone(0):
+    with torch.no_grad(), isolated_randomness(0):
         whole = BitsPerDimension(steps=30, terms=30)(model, IMAGES, LABELS).mean()
         few = torch.stack([BitsPerDimension(steps=30, terms=3)(model, IMAGES, LABELS) for _ in range(60)]).flatten()
     assert few.mean().item() == pytest.approx(whole.item(), abs=4 * few.std().item() / len(few) ** 0.5)
@@ -47,7 +47,7 @@ def test_accuracy_is_the_share_of_right_answers():
             return torch.tensor([[0.0, 1.0]]).expand(len(x), 2)
 
     labels = torch.tensor([1] * 30 + [0] * 10)
-    with alone(0):
+    with isolated_randomness(0):
         assert Accuracy()(NoisyClassifier(Always(), EDM(), 3, 4), IMAGES, labels).mean() == 0.75
 
 

@@ -69,8 +69,8 @@ def test_shapes_and_what_it_listens_to(name):
         assert (net(X, TIME, torch.tensor([0, 1])) - first)[0].abs().max() < 1e-5
         assert (net(X, TIME + 50, LABELS) - first).abs().max() > 1e-3
         torch.testing.assert_close(net(X, TIME, None), net(X, TIME, torch.tensor([5, 5])))  # 5 is the null label
-        alone = awake(network(name, classes=0)).eval()
-        torch.testing.assert_close(alone(X, TIME, LABELS), alone(X, TIME, None))
+        unconditional = awake(network(name, classes=0)).eval()
+        torch.testing.assert_close(unconditional(X, TIME, LABELS), unconditional(X, TIME, None))
 
 
 @everyone

@@ -209,8 +209,8 @@ def test_geometry_comes_in_its_order():
     places = module._geometry(x)
     flips, moves = places[:, 0, 0], places[:, 0, 2]
     seed_step(0, 1)
-    alone = AdaptiveAugment(transforms=["xfrac"], probability=1.0)._geometry(x)[:, 0, 2]
-    torch.testing.assert_close(moves, flips * alone)  # what is looked up: the move undone, then the flip
+    moved = AdaptiveAugment(transforms=["xfrac"], probability=1.0)._geometry(x)[:, 0, 2]
+    torch.testing.assert_close(moves, flips * moved)  # what is looked up: the move undone, then the flip
 
 
 def test_about_as_many_change_as_the_probability_says():
