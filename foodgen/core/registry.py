@@ -111,9 +111,9 @@ COLLECTIONS = {"penalties", "guidances"}  # keys that hold several parts, each u
 def build(key: str, node: Mapping[str, Any], path: str = "", **injected: Any) -> Any:
     """Build the part that `node` describes, and the parts inside it first.
 
-    key      the part's key, which chooses the registry ("network", "sampler", ...)
-    node     `name` and the constructor's arguments
-    path     where the node stands in the configuration, for messages
+    key       the part's key, which chooses the registry ("network", "sampler", ...)
+    node      `name` and the constructor's arguments
+    path      where the node stands in the configuration, for messages
     injected  values for constructor arguments of these names, at any depth, that no node gives
 
     Raises ConfigError for an unknown name or argument, a missing one, or a wrong type or value.

@@ -23,9 +23,9 @@ Colour = tuple[int, int, int]
 class Synthetic(Packed):
     """Class folders below `root`, drawn on first use, then read as photos are.
 
-    folder      <root>/<split>; folders elsewhere are read but never drawn
-    root        where dishes may be drawn
-    per_class   images a class; the split named "train" has `factor` times as many
+    folder     <root>/<split>; folders elsewhere are read but never drawn
+    root       where dishes may be drawn
+    per_class  images a class; the split named "train" has `factor` times as many
     """
 
     def __init__(

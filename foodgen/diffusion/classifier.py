@@ -13,8 +13,8 @@ from foodgen.diffusion.process import GaussianProcess
 class NoisyClassifier(NoiseLevelClassifier):
     """Predicts the class of x_t.
 
-    network  (x, time) to logits, (batch, classes)
-    process  the path, which must be the guided model's
+    network               (x, time) to logits, (batch, classes)
+    process               the path, which must be the guided model's
     channels, image_size  of x_t
     """
 

@@ -11,8 +11,8 @@ from foodgen.diffusion.process import GaussianProcess, Preconditioning, check_st
 class EDM(GaussianProcess):
     """x = x_0 + sigma eps. Defaults are the paper's table 1.
 
-    sigma_data                 standard deviation of the images' values
-    p_mean, p_std              training draws ln sigma from this normal distribution (P_mean, P_std)
+    sigma_data     standard deviation of the images' values
+    p_mean, p_std  training draws ln sigma from this normal distribution (P_mean, P_std)
     sigma_min, sigma_max, rho  of the sampling times (equation 5)
     """
 

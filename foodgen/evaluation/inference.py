@@ -27,20 +27,20 @@ FEW = 2048  # images, below which Inception's covariance matrices are not of ful
 class Inference:
     """Images of one seed or several, and their scores.
 
-    folder             gets images/<class>/, grid.png, metrics.json and inference.yaml
-    overwrite          whether images of an earlier inference may be replaced
-    sample             seed to images, uint8 (n, 3, size, size)
-    from_folder        whether they were in a folder before
-    labels             class numbers of the images
-    classes            names
-    seeds              the first one's images are kept
-    evaluate           seed to metrics of the model on real images
-    baseline           subsets of training images, as indices: scored too, and distances are computed to them
-    save_grid          (images, labels, path)
-    save_pairs         (images, nearest pairs, path) to a picture of generated images beside training images
-    evaluation_count   how many images the network has processed; helper networks are not counted
-    visualisations     names to what saves a picture of that name, given a path
-    facts              what else metrics.json says
+    folder            gets images/<class>/, grid.png, metrics.json and inference.yaml
+    overwrite         whether images of an earlier inference may be replaced
+    sample            seed to images, uint8 (n, 3, size, size)
+    from_folder       whether they were in a folder before
+    labels            class numbers of the images
+    classes           names
+    seeds             the first one's images are kept
+    evaluate          seed to metrics of the model on real images
+    baseline          subsets of training images, as indices: scored too, and distances are computed to them
+    save_grid         (images, labels, path)
+    save_pairs        (images, nearest pairs, path) to a picture of generated images beside training images
+    evaluation_count  how many images the network has processed; helper networks are not counted
+    visualisations    names to what saves a picture of that name, given a path
+    facts             what else metrics.json says
     """
 
     folder: Path

@@ -90,16 +90,16 @@ class Encoder(nn.Module):
 class ADM(nn.Module):
     """Image and noise level to an image, with BigGAN's resampling blocks and adaptive group norm.
 
-    channels        of the images
-    image_size      height and width of the images
-    classes         number of labels; 0 makes the network unconditional
-    width           channels at the full size
-    multipliers     of the width, one a size, each half the one before; ImageNet-64: 1, 2, 3, 4
-    blocks          residual blocks a size on the way down; one more on the way up
-    attention_at    sizes of feature maps whose blocks have self-attention
-    head_width      channels of a head of the attention
-    dropout         in the residual blocks
-    outputs         channels out; twice the images' for a learned variance; as many as they have if not given
+    channels      of the images
+    image_size    height and width of the images
+    classes       number of labels; 0 makes the network unconditional
+    width         channels at the full size
+    multipliers   of the width, one a size, each half the one before; ImageNet-64: 1, 2, 3, 4
+    blocks        residual blocks a size on the way down; one more on the way up
+    attention_at  sizes of feature maps whose blocks have self-attention
+    head_width    channels of a head of the attention
+    dropout       in the residual blocks
+    outputs       channels out; twice the images' for a learned variance; as many as they have if not given
 
     Raises ValueError if the sizes do not halve evenly, or for numbers that make no network.
     """

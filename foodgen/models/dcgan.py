@@ -28,7 +28,7 @@ class DCGAN(Generator):
     channels, image_size  of the images
     classes               number of labels, each a vector beside the noise; 0 for none
     width                 channels at half the image's size; doubled with each halving
-    z_dim           numbers an image starts from
+    z_dim                 numbers an image starts from
     """
 
     def __init__(self, channels: int, image_size: int, classes: int, width: int = 128, z_dim: int = 100) -> None:

@@ -32,18 +32,18 @@ class Level(nn.Module):
 class UNet(nn.Module):
     """Image and noise level to an image: down, through the middle, and up with skip connections.
 
-    channels        of the images, in and out
-    image_size      height and width of the images
-    classes         number of labels; 0 makes the network unconditional
-    width           channels at the full size
-    multipliers     of the width, one a size, each half the one before; DDPM's CIFAR-10: 1, 2, 2, 2
-    blocks          residual blocks a size on the way down; one more on the way up
-    attention_at    sizes of feature maps whose blocks have self-attention
-    heads           of the attention
-    dropout         in the residual blocks
-    patch           pixels a side that are folded into channels before the first level; 1 in the paper
-    adaptive        the condition scales and shifts the second norm of a block, as in IDDPM (Nichol 2021)
-    outputs         channels out; twice the images' for a learned variance; as many as they have if not given
+    channels      of the images, in and out
+    image_size    height and width of the images
+    classes       number of labels; 0 makes the network unconditional
+    width         channels at the full size
+    multipliers   of the width, one a size, each half the one before; DDPM's CIFAR-10: 1, 2, 2, 2
+    blocks        residual blocks a size on the way down; one more on the way up
+    attention_at  sizes of feature maps whose blocks have self-attention
+    heads         of the attention
+    dropout       in the residual blocks
+    patch         pixels a side that are folded into channels before the first level; 1 in the paper
+    adaptive      the condition scales and shifts the second norm of a block, as in IDDPM (Nichol 2021)
+    outputs       channels out; twice the images' for a learned variance; as many as they have if not given
 
     Raises ValueError if the sizes do not halve evenly, or for numbers that make no network.
     """

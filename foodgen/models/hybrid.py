@@ -37,14 +37,14 @@ class Hybrid(HasFeatures):
     picture by attention, which costs little at a quarter of the size. Skips join both halves of the convolutions,
     as in a U-Net, and of the transformer, as in U-ViT (Bao 2022).
 
-    channels    of the images
-    image_size  height and width of the images
-    classes     number of labels; 0 makes the network unconditional
-    widths      channels of the convolutions, one a size, each half the one before
-    blocks      residual blocks a size, on the way down and on the way up
+    channels             of the images
+    image_size           height and width of the images
+    classes              number of labels; 0 makes the network unconditional
+    widths               channels of the convolutions, one a size, each half the one before
+    blocks               residual blocks a size, on the way down and on the way up
     width, depth, heads  of the transformer; an even depth, so that its halves match
-    dropout     in the residual blocks
-    outputs     channels out; twice the images' for a learned variance; as many as they have if not given
+    dropout              in the residual blocks
+    outputs              channels out; twice the images' for a learned variance; as many as they have if not given
 
     Raises ValueError if the sizes do not halve evenly, or for numbers that make no network.
     """

@@ -82,17 +82,17 @@ class Stage(nn.Module):
 class LatentUNet(nn.Module):
     """Latent and noise level to a latent; the class is one token of the context.
 
-    channels        of the latents
-    image_size      height and width of the latents
-    classes         number of labels; 0 makes the network unconditional
-    width           channels at the full size
-    multipliers     of the width, one a size, each half the one before
-    blocks          residual blocks a size on the way down; one more on the way up
-    attention_at    sizes of feature maps whose blocks have a spatial transformer
-    heads           of the attention
-    context         width of the class token; 512 in the paper
-    dropout         in the residual blocks
-    outputs         channels out; twice the latents' for a learned variance; as many as they have if not given
+    channels      of the latents
+    image_size    height and width of the latents
+    classes       number of labels; 0 makes the network unconditional
+    width         channels at the full size
+    multipliers   of the width, one a size, each half the one before
+    blocks        residual blocks a size on the way down; one more on the way up
+    attention_at  sizes of feature maps whose blocks have a spatial transformer
+    heads         of the attention
+    context       width of the class token; 512 in the paper
+    dropout       in the residual blocks
+    outputs       channels out; twice the latents' for a learned variance; as many as they have if not given
 
     Raises ValueError if the sizes do not halve evenly, or for numbers that make no network.
     """

@@ -26,7 +26,7 @@ class FastGAN(Generator):
     channels, image_size  of the images, 32 to 256 pixels
     classes               number of labels; 0 for an unconditional network
     width                 channels are a multiple of it: 16 at 4x4 pixels, 2 at 32 and 64
-    z_dim           numbers an image starts from; its noise holds those of its pixels as well
+    z_dim                 numbers an image starts from; its noise holds those of its pixels as well
 
     Maps of 64 pixels and more are excited by those of a sixteenth of their size.
     """

@@ -29,8 +29,8 @@ class SlimFastGAN(Generator):
     channels, image_size  of the images, 16 pixels or more
     classes               number of labels; 0 for an unconditional network
     widths                channels at 4, 8, ... pixels, up to half of the images' size
-    z_dim           numbers an image starts from; its noise holds those of its pixels as well
-    w_dim           of what the norms follow, and of a label's vector
+    z_dim                 numbers an image starts from; its noise holds those of its pixels as well
+    w_dim                 of what the norms follow, and of a label's vector
     """
 
     def __init__(

@@ -82,7 +82,7 @@ class R3GAN(Generator):
     widths                channels at 4, 8, ... pixels
     blocks                a size
     group                 channels that a 3x3 convolution mixes
-    z_dim           numbers an image starts from
+    z_dim                 numbers an image starts from
     label_width           of a label's vector
     """
 

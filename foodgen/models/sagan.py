@@ -43,7 +43,7 @@ class SAGAN(Generator):
     channels, image_size  of the images
     classes               number of labels; 0 for an unconditional network
     width                 channels at the full size, doubled with each halving
-    z_dim           numbers an image starts from
+    z_dim                 numbers an image starts from
     attention_at          size of the feature maps with attention
     """
 

@@ -26,7 +26,7 @@ class SNGAN(Generator):
     channels, image_size  of the images
     classes               number of labels; 0 for an unconditional network
     width                 channels at the full size, doubled with each halving
-    z_dim           numbers an image starts from
+    z_dim                 numbers an image starts from
     """
 
     def __init__(self, channels: int, image_size: int, classes: int, width: int = 64, z_dim: int = 128) -> None:

@@ -44,8 +44,8 @@ class StyleGAN2(Generator):
 
     channels, image_size  of the images
     classes               number of labels; 0 for an unconditional network
-    z_dim           numbers that a style is made of; an image's noise holds those of its pixels as well
-    w_dim           of the styles
+    z_dim                 numbers that a style is made of; an image's noise holds those of its pixels as well
+    w_dim                 of the styles
     mapping_layers        of the mapping network
     channel_base, channel_max  channels are channel_base / size, channel_max at most
     layer                 modulated (StyleGAN2) or adaptive_instance_norm (StyleGAN)

@@ -71,9 +71,9 @@ class Collector(ABC):
 class Rows(Collector):
     """Rows of the runs' metrics.jsonl, each with its run's name.
 
-    runs    folders
-    keys    to keep, beside step, images and minutes
-    every   of the rows is kept, and the last
+    runs   folders
+    keys   to keep, beside step, images and minutes
+    every  of the rows is kept, and the last
     """
 
     def __init__(self, runs: Sequence[str], keys: Sequence[str], every: int = 1) -> None:

@@ -34,12 +34,12 @@ class FigureKind(ABC):
 class Curves(FigureKind):
     """Numbers over training: a line for each variant, the mean of its seeds, in a band from the lowest to the highest.
 
-    data    .jsonl of the collector `rows`
-    x       images, step or minutes
-    y       keys, a panel each
-    variants    name to label; all under their own names if not given
-    log     whether y is drawn on a logarithmic scale
-    smooth  rows that a point is the mean of
+    data      .jsonl of the collector `rows`
+    x         images, step or minutes
+    y         keys, a panel each
+    variants  name to label; all under their own names if not given
+    log       whether y is drawn on a logarithmic scale
+    smooth    rows that a point is the mean of
     """
 
     def __init__(
@@ -96,10 +96,10 @@ class Curves(FigureKind):
 class Profile(FigureKind):
     """Numbers of each variant by what their names end in: error_at_0.1, error_at_0.2 and so on; means of seeds.
 
-    data    .jsonl of rows with a run
-    prefix  of the numbers' names
-    x       what their ends are
-    variants    name to label
+    data      .jsonl of rows with a run
+    prefix    of the numbers' names
+    x         what their ends are
+    variants  name to label
     """
 
     def __init__(self, data: str, prefix: str, x: str, variants: Mapping[str, str]) -> None:
@@ -128,11 +128,11 @@ class Profile(FigureKind):
 class SweepFigure(FigureKind):
     """Metrics against one setting of a sweep, with the band of real images.
 
-    data   .jsonl of sweeps
-    x      the setting's key
-    y      metrics, a panel each
-    lines  settings that tell lines apart; all others if not given
-    log    whether x is drawn on a logarithmic scale
+    data           .jsonl of sweeps
+    x              the setting's key
+    y              metrics, a panel each
+    lines          settings that tell lines apart; all others if not given
+    log            whether x is drawn on a logarithmic scale
     real_baseline  whether what real images scored is drawn as a band
     """
 

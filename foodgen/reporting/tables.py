@@ -52,10 +52,10 @@ class Comparison(TableKind):
 
     A star marks numbers of features that the variant's training has used.
 
-    data     .jsonl of the collector `scores`
-    variants     name to label, in the order of the table
-    metrics  columns
-    real_baseline    whether a row says what real training images score
+    data           .jsonl of the collector `scores`
+    variants       name to label, in the order of the table
+    metrics        columns
+    real_baseline  whether a row says what real training images score
     """
 
     def __init__(
@@ -131,8 +131,8 @@ class SweepTable(TableKind):
 class RunsTable(TableKind):
     """What each run took: steps, images, minutes, speed, and its last numbers.
 
-    data   .jsonl of the collector `rows`
-    last   keys whose last values are columns
+    data  .jsonl of the collector `rows`
+    last  keys whose last values are columns
     """
 
     def __init__(self, data: str, last: Sequence[str]) -> None:

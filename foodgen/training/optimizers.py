@@ -69,9 +69,9 @@ class AdamW(Optimizer):
 class Muon(Optimizer):
     """Muon (Jordan 2024) for matrices, AdamW for embeddings and all that is not a matrix.
 
-    network      whose weights are updated
-    lr           learning rate of the matrices
-    momentum     of the matrices
+    network   whose weights are updated
+    lr        learning rate of the matrices
+    momentum  of the matrices
     adamw_lr, adamw_betas, weight_decay  of the rest (the decay of both)
     """
 

@@ -23,9 +23,9 @@ log = logging.getLogger("foodgen")
 class Tracker:
     """Averages what steps measure, and writes rows.
 
-    folder   of the run; None on all processes but the first, which then only take part in averages
-    steps    of the whole training
-    remote   W&B or nothing: something with log(row), images(row) and close(status)
+    folder  of the run; None on all processes but the first, which then only take part in averages
+    steps   of the whole training
+    remote  W&B or nothing: something with log(row), images(row) and close(status)
     """
 
     def __init__(self, folder: Path | None, steps: int, remote: Any = None) -> None:
