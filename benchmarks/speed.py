@@ -28,9 +28,9 @@ from foodgen.core.settings import Config
 from foodgen.data.folder import Folder
 from foodgen.data.loader import Loader
 from foodgen.data.packed import Packed
+from foodgen.metrics.feature_cache import features_of
 from foodgen.metrics.fid import frechet_distance
 from foodgen.metrics.inception import InceptionFeatures
-from foodgen.metrics.spaces import features_of
 
 ROUNDS, CPU = 5, torch.device("cpu")
 PHOTOS = Path("data/food101")

@@ -16,7 +16,7 @@ from foodgen.core.types import FeatureSpace, Images, ModelMetric
 from foodgen.evaluation.sampling import ModelEvaluator
 from foodgen.evaluation.scoring import MetricGroup, MetricSpec, Scorer
 from foodgen.metrics.diversity import diversity
-from foodgen.metrics.spaces import Subset, features_in_chunks, features_of
+from foodgen.metrics.feature_cache import Subset, features_in_chunks, features_of
 
 DEFAULT_SPACE = "inception"
 

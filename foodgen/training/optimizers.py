@@ -1,13 +1,12 @@
-"""Optimizers of torch under their names, and the learning rate's course over training."""
+"""Optimizers of torch under their names."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from foodgen.core.registry import optimizers, schedules
+from foodgen.core.registry import optimizers
 from foodgen.training.scaling import LossScaler
 
 
@@ -98,65 +97,3 @@ class Muon(Optimizer):
 def _adamw(weights: list[nn.Parameter], lr: float, betas: tuple[float, float], decay: float) -> torch.optim.AdamW:
     fused = bool(weights) and weights[0].device.type in ("cuda", "cpu")
     return torch.optim.AdamW(weights, lr=lr, betas=betas, weight_decay=decay, fused=fused)
-
-
-class Schedule:
-    """Factor of the learning rate: it rises evenly over `warmup` steps, then follows `after`.
-
-    steps   of the whole training
-    warmup  steps
-    """
-
-    after: Callable[[float], float]
-
-    def __init__(self, steps: int, warmup: int = 500) -> None:
-        if warmup < 0:
-            raise ValueError(f"warmup: {warmup} steps is below 0")
-        self.steps, self.warmup = steps, warmup
-
-    def __call__(self, step: int) -> float:
-        """The factor at step 1, 2, ..., `steps`."""
-        if step <= self.warmup:
-            return step / (self.warmup + 1)
-        return self.after((step - self.warmup - 1) / max(1, self.steps - self.warmup))
-
-
-@schedules.add_to_registry(name="constant")
-class Constant(Schedule):
-    """The full rate until the end."""
-
-    after = staticmethod(lambda share: 1.0)
-
-
-@schedules.add_to_registry(name="cosine")
-class Cosine(Schedule):
-    """Half a cosine down to zero."""
-
-    after = staticmethod(lambda share: (1 + math.cos(math.pi * share)) / 2)
-
-
-@schedules.add_to_registry(name="linear")
-class Linear(Schedule):
-    """Straight down to zero."""
-
-    after = staticmethod(lambda share: 1 - share)
-
-
-@schedules.add_to_registry(name="inverse_sqrt")
-class InverseSqrt(Schedule):
-    """The full rate until step `reference`, then falling like the root of 1 / step (EDM2, equation 67).
-
-    steps      of the whole training
-    warmup     steps
-    reference  step
-    """
-
-    def __init__(self, steps: int, warmup: int = 500, reference: int = 10_000) -> None:
-        super().__init__(steps, warmup)
-        if reference < 1:
-            raise ValueError(f"reference: step {reference} is below 1")
-        self.reference = reference
-
-    def __call__(self, step: int) -> float:
-        """The factor at step 1, 2, ..."""
-        return min(1.0, step / (self.warmup + 1), (self.reference / step) ** 0.5)

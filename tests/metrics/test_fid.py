@@ -17,9 +17,9 @@ from foodgen.core.errors import UserError
 from foodgen.data.folder import Folder
 from foodgen.data.synthetic import draw_set
 from foodgen.metrics import inception
+from foodgen.metrics.feature_cache import features_of
 from foodgen.metrics.fid import frechet_distance
 from foodgen.metrics.inception import InceptionFeatures
-from foodgen.metrics.spaces import features_of
 
 
 def skewed(count, width, seed):

@@ -10,12 +10,13 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 
 from foodgen.core.types import MetricInputs
 from foodgen.data.folder import Folder
+from foodgen.metrics.feature_cache import features_in_chunks, features_of
 from foodgen.metrics.fid import FID, FIDInfinity, frechet_distance
 from foodgen.metrics.kid import KID, kernel_distance
 from foodgen.metrics.label_accuracy import LabelAccuracy
 from foodgen.metrics.manifold import Coverage, Precision, radii
 from foodgen.metrics.memorisation import Memorisation, nearest
-from foodgen.metrics.spaces import ClassifierSpace, Pixels, Pretrained, features_in_chunks, features_of, hash_of
+from foodgen.metrics.spaces import ClassifierSpace, Pixels, Pretrained, hash_of
 from foodgen.models.resnet import ResNet
 
 
