@@ -47,6 +47,6 @@ def measure(run: str, images: Folder) -> dict[str, object]:
 
 if __name__ == "__main__":
     folder, *runs = sys.argv[1:]
-    held_out = Folder(Path(folder), image_size=64)
+    val = Folder(Path(folder), image_size=64)
     for run in runs:
-        print(json.dumps({"run": Path(run).name, **measure(run, held_out)}), flush=True)
+        print(json.dumps({"run": Path(run).name, **measure(run, val)}), flush=True)

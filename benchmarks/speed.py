@@ -40,7 +40,7 @@ Subject = tuple[int, Callable[[], Any]]  # images, and what handles them
 def ours(path: str, batch: int, *overrides: str) -> Subject:
     """A training step of a configuration, from uint8 photos to moved weights."""
     config = configuration.load([f"exp.config_path={path}", f"data.train_batch_size={batch}", *overrides], Config)
-    images = Packed(PHOTOS / "held_out", 64)
+    images = Packed(PHOTOS / "val", 64)
     trainer = make_trainer(config, make_model(config, images.classes, CPU), images)
     pixels, labels = images.batch(range(0, 20 * batch, 20))
     return batch, lambda: trainer.step(1, pixels, labels)
@@ -49,7 +49,7 @@ def ours(path: str, batch: int, *overrides: str) -> Subject:
 def peer(model: nn.Module, loss: Callable[[torch.Tensor], torch.Tensor], batch: int, precision: str) -> Subject:
     """A training step as the peers' documentation has it: loss, clipping at 1, AdamW."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    pixels, _ = Packed(PHOTOS / "held_out", 64).batch(range(0, 20 * batch, 20))
+    pixels, _ = Packed(PHOTOS / "val", 64).batch(range(0, 20 * batch, 20))
 
     def step() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
@@ -118,11 +118,11 @@ def inception(count: int = 404) -> dict[str, Subject]:
     folder = Path(tempfile.mkdtemp())
     subprocess.run([sys.executable, "-c", FLATTEN, str(PHOTOS), str(folder), str(count)], check=True)
     extract = InceptionFeatures(CPU)
-    sets = {name: Folder(folder / name, 64) for name in ("test", "held_out")}
+    sets = {name: Folder(folder / name, 64) for name in ("test", "val")}
 
     def score(cache: Path) -> float:
         kept = features_of(extract, sets["test"], 32, cache)
-        return frechet_distance(features_of(extract, sets["held_out"], 32), kept)
+        return frechet_distance(features_of(extract, sets["val"], 32), kept)
 
     def cold() -> float:
         with tempfile.TemporaryDirectory() as empty:
@@ -146,7 +146,7 @@ import sys
 from pathlib import Path
 from PIL import Image
 source, target, count = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-for name in ("test", "held_out"):
+for name in ("test", "val"):
     (target / f"{name}-flat").mkdir()
     for number, path in enumerate(sorted((source / name).glob("*/*.jpg"))[:: 2020 // count][:count]):
         (target / name / path.parent.name).mkdir(parents=True, exist_ok=True)

@@ -99,8 +99,8 @@ def test_an_uneven_batch_is_refused(tiny, script):
 @pytest.mark.long
 def test_two_processes_score_and_sweep_as_one(tiny, tmp_path, script):
     script("train.py", *tiny, check=True)
-    shutil.copytree(next(a.split("=")[1] for a in tiny if a.startswith("data.input_val_dir")), tmp_path / "held_out")
-    drawn = [*tiny, "train.checkpoint_path=latest", f"data.input_val_dir={tmp_path / 'held_out'}"]
+    shutil.copytree(next(a.split("=")[1] for a in tiny if a.startswith("data.input_val_dir")), tmp_path / "val")
+    drawn = [*tiny, "train.checkpoint_path=latest", f"data.input_val_dir={tmp_path / 'val'}"]
     drawn += ["inference.metrics=[pixels/fid,pixels/precision]", "inference.sweep={sampler.steps: [2, 3]}"]
     rows = []
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "inference.py"]

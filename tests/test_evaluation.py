@@ -29,10 +29,10 @@ from tests.runs import Colours, last, run_of, score_by_colours
 @pytest.fixture
 def trained(tiny, monkeypatch, dishes, tmp_path):
     """Arguments that draw with a trained tiny model and score by colours."""
-    shutil.copytree(dishes / "test", tmp_path / "held_out")
+    shutil.copytree(dishes / "test", tmp_path / "val")
     score_by_colours(monkeypatch)
     train.main(tiny)
-    judged = ["inference.metrics=[fid,kid]", "inference.overwrite=true", f"data.input_val_dir={tmp_path / 'held_out'}"]
+    judged = ["inference.metrics=[fid,kid]", "inference.overwrite=true", f"data.input_val_dir={tmp_path / 'val'}"]
     return [*tiny, "train.checkpoint_path=latest", *judged]
 
 
@@ -165,7 +165,7 @@ def test_a_sweep_scores_every_point_and_goes_on_where_it_was_cut(trained, tmp_pa
 
 def test_sweeps_keep_off_the_test_set_and_tell_mistakes_first(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(Inference, "score", lambda *_: pytest.fail("drew"))
-    with pytest.raises(ConfigError, match=r"not chosen on test images; give data\.input_val_dir=.*held_out"):
+    with pytest.raises(ConfigError, match=r"not chosen on test images; give data\.input_val_dir=.*val"):
         inference.main([*trained, "inference.sweep={data.input_val_dir: [somewhere/test]}"])
     for sweep, message in (
         ("{guidance.scale: [1], guidance.scael: [1]}", r"guidance\.scael"),

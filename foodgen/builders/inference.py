@@ -218,7 +218,7 @@ def make_sweep(config: Config) -> Sweep:
         if folder.name == "test":
             raise ConfigError(
                 f"inference.sweep: settings are not chosen on test images; give data.input_val_dir="
-                f"{folder.with_name('held_out')} instead of {chosen.data.input_val_dir}"
+                f"{folder.with_name('val')} instead of {chosen.data.input_val_dir}"
             )
         return make_inference(chosen, scorers)
 

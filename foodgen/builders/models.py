@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from foodgen.core.aliases import read_folder
 from foodgen.core.config import read_saved
 from foodgen.core.devices import find_autocast, find_channels_last, find_precision
 from foodgen.core.errors import ConfigError, DataError
@@ -22,9 +23,14 @@ from foodgen.training.checkpoint import CONFIG, load_weights, read_average, read
 from foodgen.training.run_folder import checkpoint_in
 
 
+def folder_of(config: Config, key: str) -> Path:
+    """The folder `data.<key>`."""
+    return read_folder(Path(getattr(config.data, key)))
+
+
 def find_images(config: Config, key: str) -> Images:
     """The images in the folder `data.<key>`. Raises ConfigError naming the key, or DataError."""
-    folder = Path(getattr(config.data, key))
+    folder = folder_of(config, key)
     try:
         images: Images = build("dataset", config.dataset, folder=folder, image_size=config.data.image_size)
     except DataError as error:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foodgen.builders.models import Model, check_classes, find_images, load_pretrained
+from foodgen.builders.models import Model, check_classes, find_images, folder_of, load_pretrained
 from foodgen.core.errors import ConfigError
 from foodgen.core.registry import build, metrics, suggestion
 from foodgen.core.settings import Config
@@ -116,8 +116,8 @@ def _feature_networks(node: Any) -> Iterator[str]:
 
 def find_training(config: Config, classes: Sequence[str]) -> Images | None:
     """The training images; None if there are none, or if they are what is compared with. Raises UserError."""
-    folder = Path(config.data.input_train_dir)
-    if folder.resolve() == Path(config.data.input_val_dir).resolve() or not folder.is_dir():
+    folder = folder_of(config, "input_train_dir")
+    if folder.resolve() == folder_of(config, "input_val_dir").resolve() or not folder.is_dir():
         return None
     images = find_images(config, "input_train_dir")
     check_classes(images.classes, classes, folder)
@@ -137,7 +137,7 @@ def _group(
     """The metrics of one space; features of real images are cached beside their folders."""
     size = config.data.val_batch_size
     caches = {
-        key: (folder := Path(getattr(config.data, key))).with_name(folder.name + ".features")
+        key: (folder := folder_of(config, key)).with_name(folder.name + ".features")
         for key in ("input_train_dir", "input_val_dir")
     }
 

@@ -35,7 +35,7 @@ from foodgen.training.wandb_run import WandbRun
 
 def prepare(settings: Prepare) -> dict[str, Any]:
     """Make a set of small squares; its manifest."""
-    keys = ("image_size", "smallest", "test_per_class", "held_out_per_class", "quality", "seed", "classes")
+    keys = ("image_size", "smallest", "test_per_class", "val_per_class", "quality", "seed", "classes")
     return preparation.prepare(settings.source, Path(settings.target), **{key: getattr(settings, key) for key in keys})
 
 

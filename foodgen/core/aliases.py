@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -11,6 +12,7 @@ log = logging.getLogger("foodgen")
 
 # section of a configuration -> earlier key -> key, at any depth within the section
 KEYS: dict[str, dict[str, str]] = {
+    "": {"held_out_per_class": "val_per_class"},  # of no section
     "train": {"accumulate": "grad_accumulation", "clip": "grad_clip"},
     "objective": {
         "disturbance": "augmentation",
@@ -51,6 +53,8 @@ VALUES: dict[str, dict[str, str]] = {
     "augmentation": {"adaptive": "ada"},
     "prediction": {"noise": "eps", "clean": "x0"},
 }
+# name of a folder of photos -> its earlier name
+FOLDERS: dict[str, str] = {"val": "held_out"}
 # pattern in a weight's earlier name -> what it is replaced by
 WEIGHTS: dict[str, str] = {
     r"^kept\.": "penalty_modules.",
@@ -66,7 +70,13 @@ WEIGHTS: dict[str, str] = {
 
 def read_keys(tree: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration's tree with every earlier key and name replaced. Warns once for each of them."""
-    return {section: _read(section, value, section, KEYS.get(section, {})) for section, value in tree.items()}
+    found = {}
+    for old, value in tree.items():
+        section = KEYS[""].get(old, old)
+        if section != old:
+            _warn(old, section)
+        found[section] = _read(section, value, section, KEYS.get(section, {}))
+    return found
 
 
 def _read(key: str, node: Any, path: str, keys: Mapping[str, str]) -> Any:
@@ -88,6 +98,15 @@ def _read(key: str, node: Any, path: str, keys: Mapping[str, str]) -> Any:
             value = values[value]
         found[new] = _read(new, value, f"{path}.{new}", keys)
     return found
+
+
+def read_folder(folder: Path) -> Path:
+    """A folder of photos, or the one that stands where it stood under its earlier name. Warns of the latter."""
+    earlier = folder.with_name(FOLDERS.get(folder.name, folder.name))
+    if folder.exists() or not earlier.is_dir():
+        return folder
+    _warn(str(earlier), str(folder))
+    return earlier
 
 
 def read_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

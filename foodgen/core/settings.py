@@ -35,7 +35,7 @@ class Exp:
 @dataclass(config=STRICT)
 class Data:
     input_train_dir: str = "data/food101/train"
-    input_val_dir: str = "data/food101/held_out"
+    input_val_dir: str = "data/food101/val"
     image_size: Positive = 64
     train_batch_size: Positive = 256  # of one step, over all processes
     val_batch_size: Positive = 128  # images sampled or scored at a time, by each process
@@ -117,7 +117,7 @@ class Prepare:
     image_size: Positive = 64
     smallest: Positive = 32  # photos with a shorter side are dropped
     test_per_class: Count = 20
-    held_out_per_class: Count = 20
+    val_per_class: Count = 20
     quality: Annotated[int, Field(ge=1, le=100)] = 95
     seed: Count = 0
     classes: Annotated[list[Text], Field(min_length=1)] | None = None  # the only ones to take; all if not given

@@ -24,7 +24,7 @@ from foodgen.data.folder import UNREADABLE
 from foodgen.data.sources import TEST, TRAIN, Photo, find_photos
 
 MANIFEST = "prepare.json"
-HELD_OUT = "held_out"
+VAL = "val"
 
 
 @dataclass(frozen=True)
@@ -46,19 +46,19 @@ def prepare(
     image_size: int,
     smallest: int,
     test_per_class: int,
-    held_out_per_class: int,
+    val_per_class: int,
     quality: int,
     seed: int,
     classes: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Write <target>/{train,held_out,test}/<class>/<name>.jpg and the manifest, which is returned.
+    """Write <target>/{train,val,test}/<class>/<name>.jpg and the manifest, which is returned.
 
     source              Food-101's archive layout, a class-folder tree, a tree with train/ and test/,
                         a zip or a folder of zips of these, or "food101" to download it
     image_size          pixels a side of the squares
     smallest            photos with a shorter side are dropped
     test_per_class      photos held back for test, unless the source has a test/ of its own
-    held_out_per_class  training photos set apart for choosing settings
+    val_per_class  training photos set apart for choosing settings
     quality             of JPEGs that are made; JPEGs of the right size are copied byte for byte
     seed                of the choice of test and held-out photos
     classes             the only ones to take, all if not given
@@ -84,8 +84,8 @@ def prepare(
     counter.write(TEST, tests)
     known = {square.digest: square.photo.origin for square in tests if not square.dropped}
     rest = [_drop_copy(square, known) for square in rest]
-    held = _held_out(rest, held_out_per_class, seed)
-    counter.write(HELD_OUT, [square for square in rest if square.photo in held])
+    held = _choose_val(rest, val_per_class, seed)
+    counter.write(VAL, [square for square in rest if square.photo in held])
     counter.write(TRAIN, [square for square in rest if square.photo not in held])
     manifest = {"settings": settings, "finished": True, **counter.summary()}
     _write_manifest(target, manifest)
@@ -152,11 +152,11 @@ def _drop_copy(square: Square, known: dict[str, str]) -> Square:
     return Square(square.photo, dropped=f"identical to the test photo {known[square.digest]}")
 
 
-def _held_out(squares: list[Square], per_class: int, seed: int) -> set[Photo]:
+def _choose_val(squares: list[Square], per_class: int, seed: int) -> set[Photo]:
     """Photos of the held-out slice: only such as occur once, so that none is trained on as well."""
     times = Counter(square.digest for square in squares if not square.dropped)
     single = [square.photo for square in squares if not square.dropped and times[square.digest] == 1]
-    return _pick(single, per_class, seed, HELD_OUT)
+    return _pick(single, per_class, seed, VAL)
 
 
 def _pick(photos: Iterable[Photo], per_class: int, seed: int, purpose: str) -> set[Photo]:

@@ -15,7 +15,7 @@ SETTINGS = {
     "image_size": 16,
     "smallest": 8,
     "test_per_class": 2,
-    "held_out_per_class": 1,
+    "val_per_class": 1,
     "quality": 95,
     "seed": 0,
 }
@@ -50,10 +50,10 @@ def names(folder):
 
 def test_splits_a_class_tree(tmp_path):
     manifest = prepare(tree(tmp_path / "in"), tmp_path / "out")
-    assert manifest["counts"] == {"test": 4, "held_out": 2, "train": 10}
+    assert manifest["counts"] == {"test": 4, "val": 2, "train": 10}
     assert manifest["classes"] == ["apple", "bread"]
     assert manifest["per_class"]["test"] == {"apple": 2, "bread": 2}
-    splits = [set(names(tmp_path / "out" / split)) for split in ("train", "held_out", "test")]
+    splits = [set(names(tmp_path / "out" / split)) for split in ("train", "val", "test")]
     assert set.union(*splits) == set(names(tmp_path / "in"))
     assert sum(map(len, splits)) == 16
     for name in names(tmp_path / "out" / "train"):  # squares of the right size are copied as they are
@@ -85,7 +85,7 @@ def test_zips_with_a_given_split(tmp_path, packed):
             for path in (tmp_path / split).rglob("*.jpg"):
                 archive.write(path, path.relative_to(tmp_path))
     manifest = prepare(source / "all.zip" if packed == "one" else source, tmp_path / "out")
-    assert manifest["counts"] == {"test": 6, "held_out": 2, "train": 14}
+    assert manifest["counts"] == {"test": 6, "val": 2, "train": 14}
     assert names(tmp_path / "out" / "test") == names(tmp_path / "test")
 
 
@@ -93,18 +93,18 @@ def test_training_copies_of_test_photos_go(tmp_path):
     source = tmp_path / "in"
     tree(source / "train")
     tree(source / "test", per_class=1)  # the same pictures as train's 0.jpg
-    manifest = prepare(source, tmp_path / "out", held_out_per_class=0)
-    assert manifest["counts"] == {"test": 2, "held_out": 0, "train": 14}
+    manifest = prepare(source, tmp_path / "out", val_per_class=0)
+    assert manifest["counts"] == {"test": 2, "val": 0, "train": 14}
     assert {drop["photo"] for drop in manifest["dropped"]} == {"train/apple/0.jpg", "train/bread/0.jpg"}
     assert all("identical to the test photo test/" in drop["reason"] for drop in manifest["dropped"])
 
 
-def test_held_out_photos_occur_once(tmp_path):
+def test_validation_photos_occur_once(tmp_path):
     source = tree(tmp_path / "in", per_class=4, classes=("apple",))
     for i in range(30):
         put(source / "apple" / f"copy{i}.jpg", picture(0))
-    prepare(source, tmp_path / "out", test_per_class=0, held_out_per_class=2)
-    assert set(names(tmp_path / "out" / "held_out")) < {"apple/1.jpg", "apple/2.jpg", "apple/3.jpg"}
+    prepare(source, tmp_path / "out", test_per_class=0, val_per_class=2)
+    assert set(names(tmp_path / "out" / "val")) < {"apple/1.jpg", "apple/2.jpg", "apple/3.jpg"}
 
 
 def test_crops_resizes_and_drops(tmp_path):
@@ -124,7 +124,7 @@ def test_crops_resizes_and_drops(tmp_path):
     put(source / "apple" / "cut.jpg", picture(9, (64, 64))[:-300])
     put(source / "apple" / "notes.txt", b"no photo")
     put(source / "apple" / ".hidden.jpg", picture(10))
-    manifest = prepare(source, tmp_path / "out", test_per_class=0, held_out_per_class=0)
+    manifest = prepare(source, tmp_path / "out", test_per_class=0, val_per_class=0)
     reasons = {drop["photo"].split("/")[-1]: drop["reason"] for drop in manifest["dropped"]}
     assert set(reasons) == {"tiny.jpg", "empty.jpg", "page.jpg", "cut.jpg"}
     assert reasons["tiny.jpg"] == "too small: 20x4"
@@ -144,7 +144,7 @@ def test_crops_resizes_and_drops(tmp_path):
 def test_one_name_twice_keeps_both(tmp_path):
     source = tree(tmp_path / "in", classes=("apple",))
     put(source / "apple" / "0.png", picture(50, kind="PNG"))
-    manifest = prepare(source, tmp_path / "out", test_per_class=0, held_out_per_class=0)
+    manifest = prepare(source, tmp_path / "out", test_per_class=0, val_per_class=0)
     assert manifest["counts"]["train"] == 9
     assert {"0.jpg", "0-2.jpg"} <= {path.name for path in (tmp_path / "out" / "train" / "apple").iterdir()}
 
