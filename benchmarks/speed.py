@@ -1,6 +1,6 @@
 """Speed beside its peers, on this machine: one table as Markdown, and the same as JSON.
 
-python3 -m benchmarks.speed TARGET.json [training] [gan] [inception] [loading]
+python3 -m benchmarks.speed TARGET.json [training] [gan] [compiled] [inception] [loading]
 
 All subjects of a section take turns within each round, so that a machine that slows down slows all of them alike.
 Given are images a second, the median of the rounds and their range. Wants data/food101 (prepare_data.py) and, for one
@@ -113,7 +113,16 @@ def gan(batch: int = 32) -> dict[str, Subject]:
     }
 
 
-def inception(count: int = 404) -> dict[str, Subject]:
+def compiled(batch: int = 32) -> dict[str, Subject]:
+    """A training step of the recipes for CPUs, with train.compile and without; compiling itself does not count."""
+    subjects = {}
+    for name in ("small/food101", "small/food101_gan", "projected_gan_slim"):
+        subjects[f"{name}.yaml"] = ours(f"configs/{name}.yaml", batch)
+        subjects[f"{name}.yaml, compiled"] = ours(f"configs/{name}.yaml", batch, "train.compile=true")
+    return subjects
+
+
+def inception(count: int = 202) -> dict[str, Subject]:
     """Scoring `count` images against as many, from PNG files to the distance."""
     folder = Path(tempfile.mkdtemp())
     subprocess.run([sys.executable, "-c", FLATTEN, str(PHOTOS), str(folder), str(count)], check=True)
@@ -189,7 +198,7 @@ def measure(subjects: dict[str, Subject]) -> dict[str, list[float]]:
 
 def main(target: Path, sections: list[str]) -> None:
     """ModelMetric the sections, print their tables, write them all."""
-    known = {"training": training, "gan": gan, "inception": inception, "loading": loading}
+    known = {"training": training, "gan": gan, "compiled": compiled, "inception": inception, "loading": loading}
     wrong = [name for name in sections if name not in known]
     if wrong:
         sys.exit(f"{wrong[0]}: there is no such section; there are: {', '.join(known)}")
@@ -212,5 +221,5 @@ def main(target: Path, sections: list[str]) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or not sys.argv[1].endswith(".json"):
-        sys.exit("usage: python3 -m benchmarks.speed TARGET.json [training] [gan] [inception] [loading]")
+        sys.exit("usage: python3 -m benchmarks.speed TARGET.json [training] [gan] [compiled] [inception] [loading]")
     main(Path(sys.argv[1]), sys.argv[2:])

@@ -111,14 +111,24 @@ def export(config: ExportConfig) -> list[Path]:
 def start_from(model: Model, weights: Path) -> None:
     """Take the weights of a checkpoint or an exported folder, with the model's partners if they are there.
 
-    Raises CheckpointError if they do not fit.
+    Penalties and augmentations may be others than those that the partners were trained with. Raises CheckpointError if
+    the networks do not fit.
     """
     load_weights(model.model, read_average(weights), weights)
     partners = read_partners(weights)
     if partners and model.objective:
-        held = {name: tensor for name, tensor in model.objective.state_dict().items() if "features" in name.split(".")}
+        state = model.objective.state_dict()
+        initial = {
+            name: tensor for name, tensor in state.items() if _is_regulariser(name) or "features" in name.split(".")
+        }
+        fitting = {name: tensor for name, tensor in partners.items() if name in state or not _is_regulariser(name)}
         own = {f"model.{name}": tensor for name, tensor in model.model.state_dict().items()}
-        load_weights(model.objective, held | own | partners, weights)
+        load_weights(model.objective, initial | own | fitting, weights)
+
+
+def _is_regulariser(name: str) -> bool:
+    """Whether a weight of an objective is a running statistic of a penalty or of an augmentation."""
+    return name.split(".")[0] in ("penalty_modules", "augmentation")
 
 
 def make_trainer(config: Config, model: Model, images: Images) -> Trainer:
