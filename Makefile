@@ -1,4 +1,4 @@
-# make setup: .venv with everything; make demo: train, draw and score a small model; make test: lint, types, tests;
+# make setup: .venv with everything; make demo: train a small model, sample and score; make test: lint, types, tests;
 # make reports: figures and tables of reports/ from their committed data.
 PYTHON ?= python3
 VENV := .venv

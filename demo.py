@@ -1,4 +1,4 @@
-"""The whole way in a few minutes: train a small model through train.py, draw and score through inference.py."""
+"""From training to scores in a few minutes: train a small model by train.py, sample and score by inference.py."""
 
 import subprocess
 import sys
@@ -21,6 +21,6 @@ if __name__ == "__main__":
     call("inference.py", CONFIG, "train.checkpoint_path=latest", "inference.overwrite=true")
     food = [f"exp.config_path={SHIPPED / 'inference.yaml'}", "inference.count=101", "inference.metrics=[]"]
     call("inference.py", *food, f"inference.output_dir={FOOD}", "inference.overwrite=true")
-    print(f"\npictures by class: {RUN / 'grid.png'}\nnumbers: {RUN / 'metrics.json'}, {RUN / 'metrics.jsonl'}")
-    print(f"food, a picture of each class by the model in {SHIPPED}: {FOOD / 'grid.png'}")
+    print(f"\nimages by class: {RUN / 'grid.png'}\nnumbers: {RUN / 'metrics.json'}, {RUN / 'metrics.jsonl'}")
+    print(f"food, an image of each class by the model in {SHIPPED}: {FOOD / 'grid.png'}")
     print("run it again to train further")

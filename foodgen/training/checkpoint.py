@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 from huggingface_hub import save_torch_state_dict
+from omegaconf import OmegaConf
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from foodgen.core.aliases import read_weights as present_names
+from foodgen.core.config import read_saved
 from foodgen.core.errors import CheckpointError
 from foodgen.core.files import write_text
 
@@ -263,7 +265,7 @@ def export(
         save_torch_state_dict(halved, temporary, max_shard_size=shard_bytes)
         if partners:
             save_file({name: tensor.contiguous() for name, tensor in partners.items()}, temporary / PARTNERS)
-        seal(temporary, kept, (source / CONFIG).read_text())
+        seal(temporary, kept, OmegaConf.to_yaml(OmegaConf.create(read_saved(source / CONFIG))))
         temporary.replace(target)
     except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
