@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -14,6 +14,7 @@ from foodgen.core.errors import ConfigError, DataError
 from foodgen.core.files import atomic, write_text
 from foodgen.core.registry import build, suggestion
 from foodgen.core.settings import Config, Report
+from foodgen.core.types import Images
 from foodgen.reporting.sizes import Size, multiply_adds, weights
 from foodgen.reporting.tables import replaced
 
@@ -30,7 +31,7 @@ def measure(path: str, class_count: int) -> Mapping[str, Any]:
     frozen = weights(objective, trained=False)
     drawing = multiply_adds(lambda: made.sampling(made.model.eval(), [0], seed=0))
     objective.train().to("meta")  # shapes alone tell the cost
-    trainer = make_trainer(config, made, images=None)
+    trainer = make_trainer(config, made, cast(Images, None))  # none are read: the step below is given its images
     photos = torch.zeros(COSTED, 3, *[config.data.image_size] * 2, dtype=torch.uint8, device="meta")
     labels = torch.zeros(COSTED, dtype=torch.long, device="meta")
     training = multiply_adds(lambda: trainer.step(1, photos, labels))

@@ -13,9 +13,11 @@ import sys
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from foodgen.builders.models import load_trained
-from foodgen.core.randomness import alone, normal_like
+from foodgen.builders.models import load_pretrained
+from foodgen.core.networks import Denoiser
+from foodgen.core.randomness import isolated_randomness, normal_like
 from foodgen.data.codecs import RGB
 from foodgen.data.folder import Folder
 from foodgen.metrics.of_models import BitsPerDimension
@@ -27,17 +29,19 @@ BATCH, EVERY = 101, 2  # images at a time; every second one is looked at
 @torch.no_grad()
 def measure(run: str, images: Folder) -> dict[str, object]:
     """What is printed of one run."""
-    model = load_trained(run, images.classes, torch.device("cpu"))
-    bits, errors = [], {level: [] for level in LEVELS}
+    model = load_pretrained(run, images.classes, torch.device("cpu"))
+    assert isinstance(model, Denoiser), f"{run} holds no denoiser"
+    bits: list[Tensor] = []
+    errors: dict[float, list[Tensor]] = {level: [] for level in LEVELS}
     for start in range(0, len(images) // EVERY, BATCH):
         pixels, labels = images.batch(range(EVERY * start, min(EVERY * (start + BATCH), len(images)), EVERY))
         clean = RGB(images.image_size).encode(pixels)
-        with alone(0, start):  # the same noise for every run
+        with isolated_randomness(0, start):  # the same noise for every run
             bits.append(BitsPerDimension(terms=4)(model, clean, labels))
             for level in LEVELS:
                 t = model.process.sigma_to_t(torch.full((len(clean),), level))
-                guess = model(model.process.q_sample(clean, normal_like(clean), t), t, labels).denoised
-                errors[level].append(((guess - clean) ** 2).flatten(1).mean(dim=1))
+                prediction = model(model.process.q_sample(clean, normal_like(clean), t), t, labels)
+                errors[level].append(((prediction.denoised - clean) ** 2).flatten(1).mean(dim=1))
     each = torch.cat(bits)
     return {
         "bits_per_dimension": each.mean().item(),

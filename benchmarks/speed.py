@@ -69,8 +69,8 @@ def diffusers_unet(batch: int, precision: str) -> Subject:
     down = ("DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D")
     up = ("AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D")
     widths = (96, 192, 192, 192)
-    model = UNet2DModel(64, 3, 3, block_out_channels=widths, down_block_types=down, up_block_types=up)
-    scheduler = DDPMScheduler(num_train_timesteps=1000)
+    model: Any = UNet2DModel(64, 3, 3, block_out_channels=widths, down_block_types=down, up_block_types=up)
+    scheduler: Any = DDPMScheduler(num_train_timesteps=1000)
 
     def loss(photos: torch.Tensor) -> torch.Tensor:
         clean = 2 * photos - 1
@@ -197,7 +197,7 @@ def measure(subjects: dict[str, Subject]) -> dict[str, list[float]]:
 
 
 def main(target: Path, sections: list[str]) -> None:
-    """ModelMetric the sections, print their tables, write them all."""
+    """Measure the sections, print their tables, write them all."""
     known = {"training": training, "gan": gan, "compiled": compiled, "inception": inception, "loading": loading}
     wrong = [name for name in sections if name not in known]
     if wrong:

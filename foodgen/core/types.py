@@ -122,19 +122,22 @@ class Sampler(ABC):
 class FileListing(Protocol):
     """The files of a set: their folder, their names relative to it, and a hash that changes with them."""
 
-    folder: Path
-    files: list[str]
-
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def files(self) -> Sequence[str]: ...
     def digest(self) -> str: ...
 
 
 class Images(Protocol):
     """A set of images with classes. An image is uint8 (3, size, size), a batch (batch, 3, size, size)."""
 
-    classes: list[str]
-    labels: Sequence[int]
-    listing: FileListing
-
+    @property
+    def classes(self) -> list[str]: ...
+    @property
+    def labels(self) -> Sequence[int]: ...
+    @property
+    def listing(self) -> FileListing: ...
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]: ...

@@ -1,12 +1,12 @@
 #!/bin/sh
 # Draws and scores what the diffusion report compares, after train.sh; rows that are there already are passed over.
 set -e
-draw() {
+sample() {
   python3 inference.py exp.config_path=configs/compare/diffusion.yaml train.checkpoint_path=latest "$@"
 }
 swept() {  # NAME SWEEP ARGUMENT...
   name=$1; sweep=$2; shift 2
-  draw exp.run=long-0 "inference.output_dir=runs/sweep-$name" "inference.sweep=$sweep" "$@"
+  sample exp.run=long-0 "inference.output_dir=runs/sweep-$name" "inference.sweep=$sweep" "$@"
 }
 
 python3 train.py exp.config_path=configs/compare/classifier.yaml train.checkpoint_path=latest
@@ -25,13 +25,13 @@ swept sampler "[{sampler.name: heun, sampler.steps: 5}, {sampler.name: heun, sam
   {sampler.name: dpm_solver, sampler.steps: 33}]" guidance.scale=1
 for seed in 0 1; do
   for run in edm v-cosine noise-cosine noise-linear; do
-    [ -f "runs/$run-$seed/metrics.json" ] || draw "exp.run=$run-$seed" inference.overwrite=true sampler.clip=1.0
+    [ -f "runs/$run-$seed/metrics.json" ] || sample "exp.run=$run-$seed" inference.overwrite=true sampler.clip_denoised=1.0
   done
 done
 for run in edm-0 v-cosine-0 noise-cosine-0 noise-cosine-1 noise-linear-0 noise-linear-1; do
-  [ -f "runs/raw-$run/metrics.json" ] || draw "exp.run=$run" inference.overwrite=true "inference.output_dir=runs/raw-$run"
+  [ -f "runs/raw-$run/metrics.json" ] || sample "exp.run=$run" inference.overwrite=true "inference.output_dir=runs/raw-$run"
 done
-draw exp.run=long-0 inference.output_dir=runs/exhibits-diffusion inference.overwrite=true guidance.scale=2 \
-  "inference.exhibits=[trajectory, interpolation]" \
+sample exp.run=long-0 inference.output_dir=runs/exhibits-diffusion inference.overwrite=true guidance.scale=2 \
+  "inference.visualisations=[trajectory, interpolation]" \
   "inference.metrics=[classifier/fid, classifier/memorisation, pixels/memorisation, classifier/label_accuracy]"
-draw inference.images=data/food10/test inference.output_dir=runs/fresh-ten inference.overwrite=true
+sample inference.images=data/food10/test inference.output_dir=runs/fresh-ten inference.overwrite=true

@@ -10,7 +10,7 @@ train() {  # NAME SEED ARGUMENT...
 train long 0 train.steps=4000 ema.name=power_function ema.snapshot_step=250
 for seed in 0 1; do
   train edm $seed
-  train noise-cosine $seed "objective.model.process={name: ddpm, schedule: cosine, predicts: noise}"
-  train noise-linear $seed "objective.model.process={name: ddpm, schedule: linear, predicts: noise}"
-  train v-cosine $seed "objective.model.process={name: ddpm, schedule: cosine, predicts: v}"
+  train noise-cosine $seed "objective.model.process={name: ddpm, schedule: cosine, prediction: eps}"
+  train noise-linear $seed "objective.model.process={name: ddpm, schedule: linear, prediction: eps}"
+  train v-cosine $seed "objective.model.process={name: ddpm, schedule: cosine, prediction: v}"
 done

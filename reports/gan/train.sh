@@ -13,5 +13,5 @@ projected_gan_discriminator, width: 32, features: {name: efficientnet_lite, reso
 for seed in 0 1; do
   train logistic $seed
   train no-r1 $seed objective.penalties.r1=null
-  train no-augment $seed "objective.disturbance={name: none}"
+  train no-augment $seed "objective.augmentation={name: none}"
 done
