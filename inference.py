@@ -3,12 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from foodgen.builders.inference import make_inference, make_sweep
+from foodgen.builders.inference import FROM_THE_CHECKPOINT, make_inference, make_sweep
 from foodgen.core import command_line, config, distributed
 from foodgen.core.settings import Config
 
 REASON = "inference takes it from the checkpoint"
-FROM_THE_CHECKPOINT = {key: REASON for key in ("objective", "optimizers", "schedule", "ema")}
 
 
 def line_of(name: str, found: Mapping[str, Any]) -> str:
@@ -28,7 +27,7 @@ def line_of(name: str, found: Mapping[str, Any]) -> str:
 def main(arguments: Sequence[str]) -> None:
     """Sample and score, or sweep, and say where everything is."""
     of_folder = any(argument.startswith("inference.images=") for argument in arguments)
-    settings = config.load(arguments, Config, fixed={} if of_folder else FROM_THE_CHECKPOINT)
+    settings = config.load(arguments, Config, fixed={} if of_folder else dict.fromkeys(FROM_THE_CHECKPOINT, REASON))
     if settings.inference.sweep:
         sweep = make_sweep(settings)
         best = sweep.best(sweep.run())

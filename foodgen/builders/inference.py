@@ -40,6 +40,7 @@ from foodgen.training.checkpoint import MANIFEST
 from foodgen.training.run_folder import find_checkpoint, run_folder
 
 VISUALISED = 8  # classes of a visualisation
+FROM_THE_CHECKPOINT = ("objective", "optimizers", "schedule", "ema")  # sections that inference does not read
 SWEPT = ("count", "seed", "seeds", "ema_length")  # of inference's own keys
 log = logging.getLogger("foodgen")
 
@@ -211,6 +212,8 @@ def make_sweep(config: Config) -> Sweep:
 
     def make(point: Mapping[str, Any]) -> Inference:
         for key in point:
+            if key.split(".")[0] in FROM_THE_CHECKPOINT:
+                raise ConfigError(f"inference.sweep: {key}: inference takes it from the checkpoint")
             if key.startswith("inference.") and key.split(".")[1] not in SWEPT:
                 raise ConfigError(f"inference.sweep: {key} cannot be swept; {suggestion('', SWEPT)} of inference can")
         chosen = check(merge(plain, nested(point)), Config)

@@ -78,17 +78,25 @@ def make_model(config: Config, classes: Sequence[str], device: torch.device, mod
     if channels_last:
         network: Any = objective or model
         network.to(memory_format=torch.channels_last)
-    # sampling
-    guidance = build("guidance", config.guidance, **sizes, **pretrained)
+    precision = find_precision(config.train.precision, device)
+    sampling = make_sampling(config, classes, model, codec, device)
+    return Model(model, objective, codec, sampling, device, precision, channels_last)
+
+
+def make_sampling(
+    config: Config, classes: Sequence[str], model: nn.Module, codec: Codec, device: torch.device
+) -> SamplingLoop:
+    """The sampling loop of a model, with the configuration's sampler and guidance. Raises ConfigError."""
+    sizes: dict[str, Any] = {"classes": len(classes), "channels": codec.shape[0], "image_size": codec.shape[-1]}
+    guidance = build("guidance", config.guidance, **sizes, **_pretrained(classes, device))
     examples = partial(_examples, cache(partial(find_images, config, "input_val_dir")), codec, device)
     sampler = build("sampler", config.sampler, guidance=guidance, examples=examples)
     try:
         sampler.check(model)
     except ValueError as error:
         raise ConfigError(f"sampler.{error}") from None
-    precision = find_precision(config.train.precision, device)
-    sampling = SamplingLoop(sampler, codec, device, config.data.val_batch_size, find_autocast(precision, device))
-    return Model(model, objective, codec, sampling, device, precision, channels_last)
+    autocast = find_autocast(find_precision(config.train.precision, device), device)
+    return SamplingLoop(sampler, codec, device, config.data.val_batch_size, autocast)
 
 
 def _pretrained(classes: Sequence[str], device: torch.device) -> dict[str, Any]:

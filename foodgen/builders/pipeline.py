@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from foodgen.builders.models import Model, make_model, with_trained_parts
+from foodgen.builders.models import Model, make_model, make_sampling, with_trained_parts
 from foodgen.builders.scoring import make_scorer, metric_specs
 from foodgen.core.config import check, defaults, merge, read_file, read_saved
 from foodgen.core.devices import find_device
@@ -86,7 +86,8 @@ class Pipeline:
         }
         if guidance is not None or steps is not None:
             changed = {key: getattr(self.config, key) | own for key, own in changes.items()}
-            sampling = make_model(replace(self.config, **changed), self.classes, parts.device, model_only=True).sampling
+            config = replace(self.config, **changed)
+            sampling = make_sampling(config, self.classes, parts.model, parts.codec, parts.device)
         else:
             sampling = parts.sampling
         return sampling(parts.model, balanced_labels(len(labels) if count is None else count, labels), seed)
