@@ -37,7 +37,7 @@ def measure(run: str, images: Folder) -> dict[str, object]:
         pixels, labels = images.batch(range(EVERY * start, min(EVERY * (start + BATCH), len(images)), EVERY))
         clean = RGB(images.image_size).encode(pixels)
         with isolated_randomness(0, start):  # the same noise for every run
-            bits.append(BitsPerDimension(terms=4)(model, clean, labels))
+            bits.append(BitsPerDimension(terms=4).per_image(model, clean, labels))
             for level in LEVELS:
                 t = model.process.sigma_to_t(torch.full((len(clean),), level))
                 prediction = model(model.process.q_sample(clean, normal_like(clean), t), t, labels)

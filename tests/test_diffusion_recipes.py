@@ -173,7 +173,7 @@ def test_alignment_trains_with_the_real_teacher(small, tmp_path):
         ),
         ("small/vae", ["sampler={name: heun}"], "Heun samples from a denoiser; for KLAutoencoder use one_shot"),
         ("small/iddpm", ["objective.model.process={name: edm}"], r"model\.process: .*ddpm"),
-        ("small/edm", ["guidance={name: together, guidances: [1]}"], r"guidance\.guidances: parts are wanted"),
+        ("small/edm", ["guidance={name: together, guidances: [1]}"], r"guidance\.guidances: parts are expected"),
     ],
 )
 def test_mistakes_leave_nothing_behind(name, options, message, small, tmp_path):

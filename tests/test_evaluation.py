@@ -99,9 +99,9 @@ def test_other_spaces_and_the_nearest_training_images(trained, tmp_path, dishes)
             *["objective.model.widths=[8,16]", "objective.model.blocks=1", "train.val_step=20"],
         ]
     )
-    wanted = "[fid,pixels/memorisation,classifier/kid,classifier/label_accuracy]"
+    expected = "[fid,pixels/memorisation,classifier/kid,classifier/label_accuracy]"
     judged = [*trained, "spaces.classifier.name=classifier", f"spaces.classifier.path={tmp_path / 'runs' / 'spec'}"]
-    inference.main([*judged, f"inference.metrics={wanted}"])
+    inference.main([*judged, f"inference.metrics={expected}"])
     found = metrics_of(run_of(tmp_path))
     assert {"pixels/nearer_than_real", "classifier/kid_error", "classifier/real_label_accuracy"} <= {*found}
     details = json.loads((run_of(tmp_path) / "details.json").read_text())
@@ -138,11 +138,11 @@ def test_a_sweep_scores_every_point_and_goes_on_where_it_was_cut(trained, tmp_pa
     single = metrics_of(run_of(tmp_path))["fid"]
     score, calls = Inference.score, []
 
-    def cut(self, keep):
+    def cut(self, **where):
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return score(self, keep)
+        return score(self, **where)
 
     monkeypatch.setattr(Inference, "score", cut)
     with pytest.raises(KeyboardInterrupt):

@@ -36,14 +36,14 @@ def test_trains_resumes_to_the_bit_and_samples(name, small, tmp_path, monkeypatc
     assert [{k: v for k, v in row.items() if k not in timing} for row in rows[0]] == [
         {k: v for k, v in row.items() if k not in timing} for row in rows[1]
     ]
-    wanted = ["discriminator/real_logit", "discriminator/fake_logit", "discriminator/loss", "model/loss"]
-    wanted += [
+    expected = ["discriminator/real_logit", "discriminator/fake_logit", "discriminator/loss", "model/loss"]
+    expected += [
         "model/gradient_norm",
         "discriminator/gradient_norm",
         "discriminator/augment_probability",
         "model/fake_std",
     ]
-    assert set(wanted) <= rows[0][-1].keys()
+    assert set(expected) <= rows[0][-1].keys()
     drawn = small(
         f"small/{name}", "exp.run=parts", "train.checkpoint_path=latest", "inference.count=4", "inference.metrics=[]"
     )

@@ -125,8 +125,8 @@ def test_inference_mistakes(override, message, tiny):
 
 def test_unequal_shares_are_refused_before_drawing(tiny, monkeypatch):
     train.main(tiny)
-    monkeypatch.setattr("foodgen.builders.inference.make_scorer", lambda *_: None)
-    monkeypatch.setattr("foodgen.evaluation.sampling.SamplingLoop.__call__", lambda *_: pytest.fail("drew"))
+    monkeypatch.setattr("foodgen.builders.inference.make_scorer", lambda *_, **__: None)
+    monkeypatch.setattr("foodgen.evaluation.sampling.SamplingLoop.batches", lambda *_: pytest.fail("drew"))
     wrong = [*tiny, "train.checkpoint_path=latest", "inference.metrics=[fid]", "inference.count=33"]
     with pytest.raises(
         ConfigError, match=r"inference\.count: class cookies would have 5 of 33 .* 4 of 32 .*inference\.count=32"

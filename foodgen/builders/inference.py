@@ -16,7 +16,6 @@ from foodgen.builders.scoring import (
     check_sampler,
     find_reference,
     find_training,
-    make_evaluator,
     make_scorer,
     metric_specs,
     of_images,
@@ -28,9 +27,9 @@ from foodgen.core.devices import find_device
 from foodgen.core.errors import ConfigError, DataError
 from foodgen.core.registry import build, suggestion
 from foodgen.core.settings import Config
-from foodgen.core.types import Images, ModelMetric
+from foodgen.core.types import Images
 from foodgen.evaluation.inference import Inference
-from foodgen.evaluation.sampling import balanced_labels, check_proportions, matching_labels
+from foodgen.evaluation.sampling import balanced_labels, batches_of, check_proportions, matching_labels
 from foodgen.evaluation.scoring import MetricSpec, Scorer, disjoint_subsets
 from foodgen.evaluation.sweep import Sweep, nested, points_of
 from foodgen.evaluation.visualisations import VISUALISATIONS
@@ -64,8 +63,7 @@ def make_inference(config: Config, scorers: dict[str, Scorer | None] | None = No
     specs = metric_specs(config.inference.metrics)
     reference = find_reference(config, classes) if specs else None
     training = find_training(config, classes) if specs else None
-    scorer = _shared_scorer(config, specs, reference, device, training, {} if scorers is None else scorers)
-    evaluator = make_evaluator(config, specs, reference, pipeline.parts)
+    scorer = _shared_scorer(config, specs, reference, device, training, {} if scorers is None else scorers, pipeline)
     # labels
     try:
         labels = balanced_labels(config.inference.count, pipeline.labels(config.inference.classes))
@@ -89,11 +87,11 @@ def make_inference(config: Config, scorers: dict[str, Scorer | None] | None = No
     }
     return Inference(
         folder=Path(config.inference.output_dir or run_folder(config)),
-        sample=partial(pipeline.parts.sampling, pipeline.model, labels),
+        sample=partial(pipeline.parts.sampling.batches, pipeline.model, labels),
         from_folder=False,
         labels=labels,
         classes=classes,
-        evaluate=partial(evaluator, pipeline.model) if evaluator else None,
+        model=pipeline.model,
         evaluation_count=_counted(pipeline.model),
         visualisations=_visualisations(config, pipeline),
         **_common(config, scorer, reference, training, labels, facts, classes),
@@ -108,9 +106,6 @@ def _of_folder(config: Config, device: torch.device) -> Inference:
     except DataError as error:
         raise DataError(f"inference.images: {error}") from None
     specs = metric_specs(config.inference.metrics)
-    for spec in specs:
-        if isinstance(spec, ModelMetric):
-            raise ConfigError(f"inference.metrics: {spec.name} is a metric of models, and inference.images gives none")
     reference = find_reference(config, images.classes)
     training = find_training(config, images.classes)
     scorer = make_scorer(config, specs, reference, device, training)
@@ -120,11 +115,12 @@ def _of_folder(config: Config, device: torch.device) -> Inference:
     facts = {"images": str(folder), "image_format": ", ".join(endings)}
     return Inference(
         folder=Path(config.inference.output_dir or f"{folder.resolve()}.scores"),
-        sample=lambda seed: images.batch(range(len(images)))[0],
+        sample=lambda seed: batches_of(images, config.data.val_batch_size),
+        image=lambda index: images[index][0],
         from_folder=True,
         labels=images.labels,
         classes=images.classes,
-        evaluate=None,
+        model=None,
         evaluation_count=None,
         visualisations={},
         **_common(config, scorer, reference, training, images.labels, facts, images.classes),
@@ -191,16 +187,17 @@ def _baseline(config: Config, scorer: Scorer | None, training: Images | None, la
 
 def _shared_scorer(
     config: Config,
-    specs: Sequence[MetricSpec | ModelMetric],
+    specs: Sequence[MetricSpec],
     reference: Images | None,
     device: torch.device,
     training: Images | None,
     known: dict[str, Scorer | None],
+    pipeline: Pipeline,
 ) -> Scorer | None:
     check_sampler(config, specs)
-    key = repr((config.data, config.spaces, config.inference.metrics))
+    key = repr((config.data, config.spaces, config.train.precision, config.inference.metrics))
     if key not in known:
-        known[key] = make_scorer(config, specs, reference, device, training)
+        known[key] = make_scorer(config, specs, reference, device, training, model=pipeline.parts)
     return known[key]
 
 
@@ -241,7 +238,7 @@ def _visualisations(config: Config, pipeline: Pipeline) -> dict[str, Callable[[P
     labels, sampling = pipeline.labels(config.inference.classes)[:VISUALISED], pipeline.parts.sampling
     if config.inference.visualisations and distributed.world_size() > 1:
         raise ConfigError("inference.visualisations are made by a single process: leave torchrun out")
-    if "trajectory" in config.inference.visualisations and not hasattr(sampling.sampler, "guidance"):
+    if "trajectory" in config.inference.visualisations and not sampling.sampler.has_trajectory:
         raise ConfigError(f"inference.visualisations: {config.sampler['name']} has no trajectory")
 
     def save(name: str, path: Path) -> None:
@@ -256,12 +253,12 @@ def _save_pairs(
     training: Images | None,
     labels: Sequence[int],
     classes: Sequence[str],
-    images: Tensor,
+    generated: Callable[[int], Tensor],
     pairs: Sequence[Sequence[float]],
     path: Path,
 ) -> None:
     """Each generated image with its nearest training image at its right, the nearest pair first."""
     assert training is not None
-    shown = torch.stack([image for i, j, _ in pairs for image in (images[int(i)], training[int(j)][0])])
+    shown = torch.stack([image for i, j, _ in pairs for image in (generated(int(i)), training[int(j)][0])])
     names = [f"{rank + 1}: {classes[labels[int(i)]]}" for rank, (i, *_) in enumerate(pairs)]
     save_grid(shown, [rank for rank in range(len(pairs)) for _ in (0, 1)], names, path)

@@ -17,7 +17,7 @@ from foodgen.core.devices import find_device
 from foodgen.core.errors import ConfigError, DataError
 from foodgen.core.registry import build, suggestion
 from foodgen.core.settings import Config
-from foodgen.evaluation.sampling import balanced_labels
+from foodgen.evaluation.sampling import balanced_labels, batches_of
 from foodgen.training.checkpoint import CONFIG, load_weights, read_average, read_meta, read_weights
 from foodgen.training.run_folder import checkpoint_in
 from foodgen.training.snapshots import average_of
@@ -121,7 +121,8 @@ class Pipeline:
         except DataError as error:
             raise DataError(f"reference: {error}") from None
         scorer = make_scorer(config, metric_specs(metrics), real, self.parts.device)
-        numbers = scorer(images, [0] * len(images)).numbers if scorer else {}
+        batches = batches_of(images, self.config.data.val_batch_size)
+        numbers = scorer(batches, [0] * len(images)).numbers if scorer else {}
         return {name: value for name, value in numbers.items() if name != "feature_diversity"}
 
 

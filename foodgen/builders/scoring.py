@@ -6,42 +6,42 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from foodgen.builders.models import Model, check_classes, find_images, folder_of, load_pretrained
 from foodgen.core.errors import ConfigError
 from foodgen.core.registry import build, metrics, suggestion
 from foodgen.core.settings import Config
-from foodgen.core.types import FeatureSpace, Images, ModelMetric
+from foodgen.core.types import FeatureSpace, Images, Metric
 from foodgen.evaluation.sampling import ModelEvaluator
 from foodgen.evaluation.scoring import MetricGroup, MetricSpec, Scorer
 from foodgen.metrics.diversity import diversity
 from foodgen.metrics.feature_cache import Subset, features_in_chunks, features_of
 
-DEFAULT_SPACE = "inception"
+DEFAULT_SPACE, MODEL = "inception", "model"
 
 
-def metric_specs(names: Sequence[str]) -> list[MetricSpec | ModelMetric]:
+def metric_specs(names: Sequence[str]) -> list[MetricSpec]:
     """The metrics of these names, such as fid or classifier/fid, built. Raises ConfigError."""
-    found: list[MetricSpec | ModelMetric] = []
+    found = []
     for name in names:
         space, _, own = name.rpartition("/")
         try:
-            metric = metrics[own]()
+            metric: Metric = metrics[own]()
         except ConfigError as error:
             raise ConfigError(f"metrics: {error}") from None
-        if isinstance(metric, ModelMetric) and space:
+        if metric.of_model and space:
             raise ConfigError(f"metrics: {name}: {own} is a metric of models, not of features")
-        found.append(metric if isinstance(metric, ModelMetric) else MetricSpec(name, space or DEFAULT_SPACE, metric))
+        found.append(MetricSpec(name, MODEL if metric.of_model else space or DEFAULT_SPACE, metric))
     return found
 
 
-def of_images(specs: Sequence[MetricSpec | ModelMetric]) -> list[MetricSpec]:
+def of_images(specs: Sequence[MetricSpec]) -> list[MetricSpec]:
     """Those that compare generated images with real ones."""
-    return [spec for spec in specs if isinstance(spec, MetricSpec)]
+    return [spec for spec in specs if not spec.metric.of_model]
 
 
-def check_sampler(config: Config, specs: Sequence[MetricSpec | ModelMetric]) -> None:
+def check_sampler(config: Config, specs: Sequence[MetricSpec]) -> None:
     """Raise ConfigError for metrics of generated images where none are generated."""
     if of_images(specs) and config.sampler["name"] == "none":
         raise ConfigError(f"sampler.name: none generates no images, which {of_images(specs)[0].name} needs")
@@ -49,37 +49,50 @@ def check_sampler(config: Config, specs: Sequence[MetricSpec | ModelMetric]) -> 
 
 def make_scorer(
     config: Config,
-    specs: Sequence[MetricSpec | ModelMetric],
+    specs: Sequence[MetricSpec],
     reference: Images | None,
     device: torch.device,
     training: Images | None = None,
     precision: str = "fp32",
+    model: Model | None = None,
 ) -> Scorer | None:
-    """A scorer of images against `reference`, or None if no metric compares images. Raises UserError.
+    """A scorer of images, and of their model, against `reference`; None if there are no metrics. Raises UserError.
 
     training   the training images, for metrics and real-data baselines
     precision  of the Inception network: fp32 for published numbers
+    model      for metrics of models
     """
-    chosen = of_images(specs)
-    if not chosen:
+    if not specs:
         return None
     assert reference is not None
+    chosen, of_model = of_images(specs), [spec for spec in specs if spec.metric.of_model]
+    evaluate: ModelEvaluator | None = None
+    for spec in of_model:
+        if model is None:
+            raise ConfigError(f"metrics: {spec.name} is a metric of models, and there are images alone")
+        _check(spec, model.model, prefix="")
+        size = config.data.val_batch_size
+        evaluate = ModelEvaluator(reference, model.codec.encode, model.device, size, model.autocast)
     groups = []
     for name in dict.fromkeys(spec.space for spec in chosen):
         space = _space(config, name, reference.classes, device, precision)
         own = [spec for spec in chosen if spec.space == name]
         for spec in own:
-            try:
-                spec.metric.check(space)
-            except ValueError as error:
-                raise ConfigError(f"{spec.name}: {error}") from None
+            _check(spec, space, prefix=f"{spec.name}: ")
             if spec.metric.needs_training and training is None:
                 raise ConfigError(
                     f"{spec.name} needs the training images, and other ones to compare with: data.input_train_dir: "
                     f"{config.data.input_train_dir}, data.input_val_dir: {config.data.input_val_dir}"
                 )
         groups.append(_group(config, space, own, reference, training))
-    return Scorer(groups, reference, diversity, config.data.val_batch_size, precision)
+    return Scorer(groups, of_model, evaluate, reference, diversity, precision)
+
+
+def _check(spec: MetricSpec, subject: FeatureSpace | nn.Module, prefix: str) -> None:
+    try:
+        spec.metric.check(subject)
+    except ValueError as error:
+        raise ConfigError(f"{prefix}{error}") from None
 
 
 def _space(config: Config, name: str, classes: Sequence[str], device: torch.device, precision: str) -> FeatureSpace:
@@ -151,20 +164,3 @@ def _group(
 
     real: Callable[[], Tensor] = cache(partial(features_of, space, reference, size, caches["input_val_dir"]))
     return MetricGroup(space, specs, real, of_all_training_images, of_training_images)
-
-
-def make_evaluator(
-    config: Config, specs: Sequence[MetricSpec | ModelMetric], reference: Images | None, model: Model
-) -> ModelEvaluator | None:
-    """An evaluator of the model on `reference`, or None if no metric is of models. Raises ConfigError."""
-    chosen = [spec for spec in specs if isinstance(spec, ModelMetric)]
-    if not chosen:
-        return None
-    assert reference is not None
-    for metric in chosen:
-        try:
-            metric.check(model.model)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
-    size = config.data.val_batch_size
-    return ModelEvaluator(chosen, reference, model.codec.encode, model.device, size, model.autocast)

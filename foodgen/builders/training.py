@@ -1,7 +1,9 @@
 """Trainings of a configuration: every part is built and connected here."""
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import torch
 from torch import Tensor
 
 from foodgen.builders.models import Model, check_classes, find_images, make_model
-from foodgen.builders.scoring import check_sampler, find_reference, make_evaluator, make_scorer, metric_specs
+from foodgen.builders.scoring import check_sampler, find_reference, make_scorer, metric_specs
 from foodgen.core import distributed
 from foodgen.core.config import to_tree, to_yaml
 from foodgen.core.devices import check_compiler, find_device, has_bf16
@@ -17,7 +19,7 @@ from foodgen.core.errors import ConfigError
 from foodgen.core.files import write_text
 from foodgen.core.registry import build
 from foodgen.core.settings import Config, ExportConfig, Prepare
-from foodgen.core.types import Images, ModelMetric
+from foodgen.core.types import Images, TrackerBackend
 from foodgen.data import prepare as preparation
 from foodgen.data.loader import Loader
 from foodgen.metrics.diversity import PixelDiversity
@@ -30,7 +32,6 @@ from foodgen.training.session import Session
 from foodgen.training.snapshots import average_of
 from foodgen.training.tracker import Tracker
 from foodgen.training.trainer import Trainer
-from foodgen.training.wandb_run import WandbRun
 
 
 def prepare(settings: Prepare) -> dict[str, Any]:
@@ -49,18 +50,18 @@ def make_session(config: Config) -> Session:
     model = make_model(config, images.classes, device)
     specs = metric_specs(config.train.val_metrics)
     if config.train.val_count == 0:
-        specs = [spec for spec in specs if isinstance(spec, ModelMetric)]
+        specs = [spec for spec in specs if spec.metric.of_model]
     reference = find_reference(config, images.classes) if specs else None
     check_sampler(config, specs)
-    scorer = make_scorer(config, specs, reference, device, images, "bf16" if has_bf16(device) else "fp32")
-    evaluator = make_evaluator(config, specs, reference, model)
+    scorer = make_scorer(config, specs, reference, device, images, "bf16" if has_bf16(device) else "fp32", model)
     # trainer
     folder = run_folder(config)
     config = replace(config, exp=replace(config.exp, run=folder.name))  # the run's own config.yaml resumes this run
-    if config.train.initial_weights and not resumed:
-        weights = Path(config.train.initial_weights)
-        check_classes(read_meta(weights)["classes"], images.classes, weights)
-        start_from(model, weights)
+    initial = config.train.initial_weights
+    if initial and not resumed:
+        for weights in {initial} if isinstance(initial, str) else {*initial.values()}:
+            check_classes(read_meta(Path(weights))["classes"], images.classes, Path(weights))
+        start_from(model, Path(initial)) if isinstance(initial, str) else start_networks_from(model, initial)
     trainer = make_trainer(config, model, images)
     # session
     goes_on = resumed is not None and resumed.resolve().parent == (folder / "checkpoints").resolve()
@@ -79,7 +80,6 @@ def make_session(config: Config) -> Session:
         tracker=tracker,
         sampling=model.sampling,
         scorer=scorer,
-        evaluator=evaluator,
         first=specs[0] if specs else None,
         save_grid=lambda generated, labels, path: save_grid(generated, labels, images.classes, path),
         diversity=PixelDiversity(images),
@@ -93,9 +93,21 @@ def make_session(config: Config) -> Session:
         tracker.resume(0, {"sums": {}, "counts": {}})
     if main:  # nothing of an earlier run is touched before all is known to fit
         write_text(folder / "config.yaml", to_yaml(config))
-    if main and config.exp.use_wandb:
-        tracker.remote = WandbRun(folder, run_id, folder.name, config.exp.wandb_project, to_tree(config))
+        tracker.backends = make_backends(config, folder, run_id, trainer.global_step)
     return session
+
+
+def make_backends(config: Config, folder: Path, run_id: str, step: int) -> list[TrackerBackend]:
+    """The configuration's trackers beside metrics.jsonl. Raises ConfigError.
+
+    step  that the run goes on from
+    """
+    injected: dict[str, Any] = {"folder": folder, "run_id": run_id, "step": step, "config": to_tree(config)}
+    return [
+        build("trackers", part, f"trackers.{label}", project=config.exp.wandb_project, **injected)
+        for label, part in config.trackers.items()
+        if part is not None and (config.exp.use_wandb or part.get("name") != "wandb")
+    ]
 
 
 def export(config: ExportConfig) -> list[Path]:
@@ -126,6 +138,28 @@ def start_from(model: Model, weights: Path) -> None:
         load_weights(model.objective, initial | own | fitting, weights)
 
 
+def start_networks_from(model: Model, sources: Mapping[str, str]) -> None:
+    """Take the weights of some networks of the objective from other trainings.
+
+    sources  by the network's name, as `discriminator` or `model.generator`: a folder whose partners have that name, or
+             else whose averaged model it is
+
+    Raises ConfigError for a name that the objective does not have, CheckpointError if a network does not fit.
+    """
+    assert model.objective is not None
+    for name, path in sources.items():
+        try:
+            network = model.objective.get_submodule(name)
+        except AttributeError:
+            raise ConfigError(f"train.initial_weights: the objective has no network '{name}'") from None
+        prefix, folder = f"{name}.", Path(path)
+        partners = {
+            key.removeprefix(prefix): tensor for key, tensor in read_partners(folder).items() if key.startswith(prefix)
+        }
+        own = {key: tensor for key, tensor in network.state_dict().items() if "features" in key.split(".")}
+        load_weights(network, own | (partners or read_average(folder)), folder)
+
+
 def _is_regulariser(name: str) -> bool:
     """Whether a weight of an objective is a running statistic of a penalty or of an augmentation."""
     return name.split(".")[0] in ("penalty_modules", "augmentation")
@@ -136,17 +170,14 @@ def make_trainer(config: Config, model: Model, images: Images) -> Trainer:
     objective = model.objective
     assert objective is not None
     ema = build("ema", config.ema, model=model.model)
-    source, prepare_batch = model.codec.training_set(
-        images, build("augment", config.augment), model.device, config.data.val_batch_size
-    )
-    loader = Loader(
-        source,
-        config.data.train_batch_size,
-        config.exp.seed,
-        model.device,
-        config.data.workers,
-        config.data.keep_on_device,
-    )
+    augment = build("augment", config.augment)
+
+    @cache
+    def loader() -> Loader:  # made when training begins: codecs encode all images, which may take long
+        source = model.codec.training_set(images, augment, model.device, config.data.val_batch_size)
+        size, seed, data = config.data.train_batch_size, config.exp.seed, config.data
+        return Loader(source, size, seed, model.device, data.workers, data.keep_on_device)
+
     pieces = distributed.world_size() * config.train.grad_accumulation
     if config.data.train_batch_size % pieces:
         raise ConfigError(
@@ -169,12 +200,12 @@ def make_trainer(config: Config, model: Model, images: Images) -> Trainer:
             getattr(objective, name).compile()
 
     def encode(pixels: Tensor) -> Tensor:
-        encoded = prepare_batch(pixels)
+        encoded = model.codec.training_input(pixels, augment)
         return encoded.contiguous(memory_format=torch.channels_last) if model.channels_last else encoded
 
     return Trainer(
         objective,
-        loader.batches,
+        lambda start: loader().batches(start),
         encode,
         optimizers,
         build("schedule", config.schedule, steps=config.train.steps),

@@ -67,7 +67,7 @@ def read_file(path: Path, depth: int = 0) -> Tree:
     except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
     if not isinstance(loaded, dict):
-        raise ConfigError(f"{path}: a mapping of keys is wanted")
+        raise ConfigError(f"{path}: a mapping of keys is expected")
     tree = read_keys({str(key): value for key, value in loaded.items()})
     above = tree.pop("extends", None)
     if above is None:
@@ -82,7 +82,7 @@ def read_saved(path: Path) -> Tree:
     except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: a mapping of keys is wanted")
+        raise ConfigError(f"{path}: a mapping of keys is expected")
     return read_keys({str(key): value for key, value in tree.items()})
 
 

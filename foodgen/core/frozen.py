@@ -1,4 +1,4 @@
-"""Networks that others have trained and that are only looked through: batch norm folded away, channels stored last."""
+"""Pretrained networks that stay frozen: batch norm folded away, channels stored last."""
 
 from collections.abc import Sequence
 

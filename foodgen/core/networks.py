@@ -1,10 +1,11 @@
 """Interfaces of networks: what trainings, samplers and metrics may ask of a denoiser, a classifier, an autoencoder."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from foodgen.core.types import Prediction
+from foodgen.core.types import Generator, Prediction
 
 
 class Process(nn.Module, ABC):
@@ -156,8 +157,8 @@ class Autoencoder(nn.Module, ABC):
         """Mean and log variance of the latents, (batch, *noise_shape) each, of images about [-1, 1]."""
 
     @abstractmethod
-    def decode(self, latents: Tensor) -> Tensor:
-        """Images of latents as `encode` has them."""
+    def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Images of latents as `encode` has them, and their class numbers, (batch,), where it listens to them."""
 
     @abstractmethod
     def normalise(self, latents: Tensor) -> Tensor:
@@ -166,6 +167,27 @@ class Autoencoder(nn.Module, ABC):
     @abstractmethod
     def denormalise(self, latents: Tensor) -> Tensor:
         """The inverse of `normalise`."""
+
+
+class SteerableGenerator(Generator):
+    """A generator whose feature maps another network can add to.
+
+    z_dim   numbers of a latent
+    widths  channels of the maps of 4, 8, ... pixels
+    """
+
+    z_dim: int
+    widths: Sequence[int]
+
+    @abstractmethod
+    def synthesis(
+        self, latent: Tensor, labels: Tensor | None, added: Sequence[Tensor] = (), noise: Tensor | None = None
+    ) -> Tensor:
+        """Images of latents, (batch, z_dim).
+
+        added  to the maps of 4, 8, ... pixels, (batch, width, size, size) each
+        noise  of the pixels, (batch, *noise_shape); none if not given
+        """
 
 
 class TrainableAutoencoder(Autoencoder):

@@ -78,6 +78,7 @@ averages = ClassRegistry("average")
 gan_losses = ClassRegistry("GAN loss")
 penalties = ClassRegistry("penalty")
 discriminator_augmentations = ClassRegistry("augmentation of the discriminator")
+trackers = ClassRegistry("tracker")
 
 # The key under which a part stands in a configuration says in which registry its name is looked up.
 REGISTRY_OF_KEY: dict[str, ClassRegistry] = {
@@ -99,11 +100,13 @@ REGISTRY_OF_KEY: dict[str, ClassRegistry] = {
     "schedule": schedules,
     "ema": averages,
     "discriminator": models,
+    "generator": models,
     "features": models,
     "loss": gan_losses,
     "penalties": penalties,
     "augmentation": discriminator_augmentations,
     "guidances": guidances,
+    "trackers": trackers,
 }
 COLLECTIONS = {"penalties", "guidances"}  # keys that hold several parts, each under a label; null leaves one out
 
@@ -154,11 +157,11 @@ def _built(key: str, value: Any, path: str, injected: Mapping[str, Any]) -> Any:
     if key not in COLLECTIONS or value is None:
         return value
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{path}: parts are wanted, each under a label (got {value!r})")
+        raise ConfigError(f"{path}: parts are expected, each under a label (got {value!r})")
     parts = {label: part for label, part in value.items() if part is not None}
     for label, part in parts.items():
         if not isinstance(part, Mapping):
-            raise ConfigError(f"{path}.{label}: a part is wanted, or null to leave it out (got {part!r})")
+            raise ConfigError(f"{path}.{label}: a part is expected, or null to leave it out (got {part!r})")
     return {label: build(key, part, f"{path}.{label}", **injected) for label, part in parts.items()}
 
 
@@ -171,7 +174,7 @@ def _checked(cls: type, arguments: dict[str, Any], path: str) -> dict[str, Any]:
             hints.get(name, Any), config=ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
         )
         if isinstance(value, bool) and hints.get(name) in (int, float):
-            raise ConfigError(f"{path}.{name}: a number is wanted (got {value!r})")
+            raise ConfigError(f"{path}.{name}: a number is expected (got {value!r})")
         try:
             checked[name] = adapter.validate_python(value)
         except ValidationError as error:

@@ -10,7 +10,7 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 def _not_a_boolean(value: Any) -> Any:
     if isinstance(value, bool):
-        raise ValueError("a number is wanted, not true or false")
+        raise ValueError("a number is expected, not true or false")
     return value
 
 
@@ -28,7 +28,7 @@ class Exp:
     run: Text | None = None  # the configuration file's name if not given
     device: str = "auto"
     seed: Count = 0
-    use_wandb: bool = True
+    use_wandb: bool = True  # false leaves the tracker wandb out
     wandb_project: str = "foodgen"
 
 
@@ -49,7 +49,9 @@ class Train:
     steps: Positive = 100_000
     max_minutes: Above | None = None
     checkpoint_path: str | None = None  # a checkpoint's folder, or "latest"
-    initial_weights: str | None = None  # an exported folder or a checkpoint to start anew from
+    initial_weights: str | dict[str, str] | None = (
+        None  # exported folder or checkpoint to start anew from; or by network
+    )
     log_step: Positive = 100
     checkpoint_step: Positive = 2_000
     keep_checkpoints: Annotated[int, Field(ge=2)] = 3
@@ -82,9 +84,13 @@ class Inference:
     visualisations: list[Literal["trajectory", "interpolation"]] = Field(default_factory=list)
 
 
+def _default_trackers() -> dict[str, Part | None]:
+    return {"wandb": {"name": "wandb"}}
+
+
 @dataclass(config=STRICT)
 class Config:
-    """A whole experiment: run-level keys, then the parts that recipe.py connects."""
+    """A whole experiment: run-level keys, then the parts that `builders` connects."""
 
     exp: Exp
     data: Data
@@ -99,6 +105,7 @@ class Config:
     guidance: Part
     sampler: Part
     spaces: dict[str, Part | None] = Field(default_factory=dict)  # of features, by name
+    trackers: dict[str, Part | None] = Field(default_factory=_default_trackers)  # beside metrics.jsonl
     objective: Part = Field(default_factory=dict)  # inference takes the checkpoint's
 
 

@@ -1,7 +1,7 @@
 """The interfaces through which parts meet."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -93,22 +93,27 @@ class Generator(nn.Module, ABC):
 class Codec(Protocol):
     """Pixels, uint8 (batch, 3, height, width), to the model's input, (batch, *shape), and back.
 
-    `training_set` returns the set that training reads, and what turns a batch of it into the model's input.
+    `training_set` returns the set that training reads, which may take long; `training_input` turns a batch of it into
+    the model's input.
     """
 
     shape: tuple[int, ...]
 
     def encode(self, images: Tensor) -> Tensor: ...
-    def decode(self, encoded: Tensor) -> Tensor: ...
-    def training_set(
-        self, images: "Images", augment: "Augment", device: torch.device, batch_size: int
-    ) -> tuple["Images", Callable[[Tensor], Tensor]]: ...
+    def decode(self, encoded: Tensor, labels: Tensor | None = None) -> Tensor: ...
+    def training_set(self, images: "Images", augment: "Augment", device: torch.device, batch_size: int) -> "Images": ...
+    def training_input(self, batch: Tensor, augment: "Augment") -> Tensor: ...
 
 
 class Sampler(ABC):
-    """Noise to samples. `generates` is False for the one that makes no images."""
+    """Noise to samples.
+
+    generates       whether it makes images
+    has_trajectory  whether it denoises images step by step
+    """
 
     generates = True
+    has_trajectory = False
 
     def check(self, model: nn.Module) -> None:
         """Raise ValueError if it cannot sample from this model."""
@@ -117,6 +122,22 @@ class Sampler(ABC):
     @abstractmethod
     def __call__(self, model: nn.Module, noise: Callable[[], Tensor], labels: Tensor | None = None) -> Tensor:
         """Samples, (batch, *shape); each call of `noise` gives standard normal noise, (batch, *noise_shape)."""
+
+
+class TrackerBackend(ABC):
+    """Where a run's rows and images are sent to beside metrics.jsonl, such as W&B."""
+
+    @abstractmethod
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Send a row: numbers by name, "step" among them."""
+
+    @abstractmethod
+    def image(self, step: int, name: str, path: Path) -> None:
+        """Send an image's file."""
+
+    @abstractmethod
+    def close(self, status: int) -> None:
+        """End the run; status 0 for success."""
 
 
 class FileListing(Protocol):
@@ -151,21 +172,6 @@ class Augment(Protocol):
     def __call__(self, images: Tensor) -> Tensor: ...
 
 
-class ModelMetric(ABC):
-    """A number of a model on real images, averaged over them. `model` types are checked by `check`."""
-
-    name: str
-    lower_is_better: bool
-
-    @abstractmethod
-    def check(self, model: nn.Module) -> None:
-        """Raise ValueError if there is no such number of this model."""
-
-    @abstractmethod
-    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """(batch,) of encoded images, (batch, channels, size, size), and labels, (batch,)."""
-
-
 class FeatureSpace(ABC):
     """Images to features, in which sets of images are compared.
 
@@ -189,14 +195,18 @@ class FeatureSpace(ABC):
         return None
 
 
+OfModel = Callable[[nn.Module, Tensor, Tensor], Tensor]  # (model, encoded images, labels) to a number an image
+
+
 @dataclass
 class MetricInputs:
-    """What a metric is computed from, in one feature space.
+    """What a metric is computed from: images in one feature space, or the model.
 
     generated, labels  features, (n, width), and class numbers, (n,)
     real, real_labels  of the images to compare with, (m, width) and (m,)
     training           features of all training images in chunks, (chunk, width)
     classify           features to logits, (n, classes), where the space is a classifier's
+    mean_of_model      mean over the real images of a number of the model, for metrics in the space "model"
     """
 
     generated: Tensor
@@ -205,11 +215,13 @@ class MetricInputs:
     real_labels: Tensor
     training: Callable[[], Iterator[Tensor]]
     classify: Callable[[Tensor], Tensor] | None = None
+    mean_of_model: Callable[[OfModel], float] | None = None
 
 
 class Metric(ABC):
-    """Numbers of generated images compared with real ones; the main one is called `name`.
+    """Numbers of generated images compared with real ones, or of a model; the main one is called `name`.
 
+    of_model        whether it is computed from the model on real images, and not from generated images
     of_sets         whether real images may take the place of generated ones, which gives a real-data baseline
     needs_training  whether it looks at all training images
     to_training     whether it is also computed between generated images and subsets of the training images
@@ -217,12 +229,13 @@ class Metric(ABC):
 
     name: str
     lower_is_better: bool
+    of_model = False
     of_sets = True
     needs_training = False
     to_training = False
 
-    def check(self, space: FeatureSpace) -> None:
-        """Raise ValueError if there is no such number in this space."""
+    def check(self, subject: FeatureSpace | nn.Module) -> None:
+        """Raise ValueError if there is no such number in this feature space, or of this model."""
         return None
 
     @abstractmethod

@@ -3,8 +3,11 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
+from foodgen.core.errors import ConfigError
+from foodgen.core.networks import Autoencoder
 from foodgen.core.registry import codecs
 from foodgen.core.types import Augment, Images
 
@@ -20,12 +23,68 @@ class RGB:
         """uint8 (batch, 3, size, size) to float."""
         return images.float() / 127.5 - 1
 
-    def decode(self, encoded: Tensor) -> Tensor:
+    def decode(self, encoded: Tensor, labels: Tensor | None = None) -> Tensor:
         """Float to uint8, rounded and clipped: what a PNG file can hold."""
         return ((encoded.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
-    def training_set(
-        self, images: Images, augment: Augment, device: torch.device, batch_size: int
-    ) -> tuple[Images, Callable[[Tensor], Tensor]]:
-        """The images themselves; and a batch of images to the model's input."""
-        return images, lambda pixels: self.encode(augment(pixels))
+    def training_set(self, images: Images, augment: Augment, device: torch.device, batch_size: int) -> Images:
+        """The images themselves."""
+        return images
+
+    def training_input(self, batch: Tensor, augment: Augment) -> Tensor:
+        """A batch of them, augmented, to the model's input."""
+        return self.encode(augment(batch))
+
+
+@codecs.add_to_registry(name="low_resolution")
+class LowResolution:
+    """Images averaged down, the first stage of a cascade (Ho 2021); a second stage makes them large again.
+
+    image_size      height and width of the images
+    low_resolution  of what the model sees
+    path            the upsampler's checkpoint, exported folder or run's folder; None repeats pixels
+    load_pretrained loads the model of such a folder
+
+    Raises ConfigError if the upsampler is none, or one of another size.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        low_resolution: int,
+        load_pretrained: Callable[[str], nn.Module],
+        path: str | None = None,
+    ) -> None:
+        if image_size % low_resolution:
+            raise ConfigError(f"codec.low_resolution: {low_resolution} does not divide {image_size} pixels")
+        self.pixels, self.shape = RGB(image_size), (3, low_resolution, low_resolution)
+        self.upsampler: Autoencoder | None = None
+        if path is not None:
+            upsampler = load_pretrained(path)
+            if not isinstance(upsampler, Autoencoder):
+                raise ConfigError(f"codec.path: {path} holds a {type(upsampler).__name__}, not an upsampler")
+            if upsampler.noise_shape != self.shape:
+                raise ConfigError(
+                    f"codec.path: {path} enlarges {upsampler.noise_shape[-1]} pixels, not "
+                    f"codec.low_resolution={low_resolution}"
+                )
+            self.upsampler = upsampler
+
+    def encode(self, images: Tensor) -> Tensor:
+        """uint8 (batch, 3, size, size) to float (batch, 3, low_resolution, low_resolution)."""
+        return functional.adaptive_avg_pool2d(self.pixels.encode(images), self.shape[-1])
+
+    @torch.no_grad()
+    def decode(self, encoded: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Float to uint8 of the images' own size."""
+        if self.upsampler is None:
+            return self.pixels.decode(functional.interpolate(encoded.float(), self.pixels.shape[1:]))
+        return self.pixels.decode(self.upsampler.decode(encoded.float(), labels))
+
+    def training_set(self, images: Images, augment: Augment, device: torch.device, batch_size: int) -> Images:
+        """The images themselves."""
+        return images
+
+    def training_input(self, batch: Tensor, augment: Augment) -> Tensor:
+        """A batch of them, augmented, to the model's input."""
+        return self.encode(augment(batch))

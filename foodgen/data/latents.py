@@ -60,15 +60,17 @@ class Latent:
         return self.sample(self.moments(images))
 
     @torch.no_grad()
-    def decode(self, encoded: Tensor) -> Tensor:
+    def decode(self, encoded: Tensor, labels: Tensor | None = None) -> Tensor:
         """Latents to uint8 pixels."""
-        return self.pixels.decode(self.autoencoder.decode(self.autoencoder.denormalise(encoded.float())))
+        return self.pixels.decode(self.autoencoder.decode(self.autoencoder.denormalise(encoded.float()), labels))
 
-    def training_set(
-        self, images: Images, augment: Augment, device: torch.device, batch_size: int
-    ) -> tuple[Images, Callable[[Tensor], Tensor]]:
-        """The moments of all images, each under all of its augmentations; and a batch of moments to latents."""
-        return Moments(images, self, augment.variants, device, batch_size), self.sample
+    def training_set(self, images: Images, augment: Augment, device: torch.device, batch_size: int) -> Images:
+        """The moments of all images, each under all of its augmentations."""
+        return Moments(images, self, augment.variants, device, batch_size)
+
+    def training_input(self, batch: Tensor, augment: Augment) -> Tensor:
+        """A batch of moments, augmented already, to latents."""
+        return self.sample(batch)
 
 
 @codecs.add_to_registry(name="diffusers_vae")
@@ -109,7 +111,7 @@ class _Diffusers(Autoencoder):
         distribution = self.model.encode(images).latent_dist
         return distribution.mean, distribution.logvar
 
-    def decode(self, latents: Tensor) -> Tensor:
+    def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         images: Tensor = self.model.decode(latents).sample
         return images
 

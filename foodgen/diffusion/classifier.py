@@ -31,7 +31,7 @@ class NoisyClassifier(NoiseLevelClassifier):
         return self.network(factors.c_in * x, factors.c_noise).float()
 
     def training_logits(self, images: Tensor) -> Tensor:
-        """Logits at the noise levels that training draws."""
+        """Logits at the noise levels of the training distribution."""
         t = self.process.sample_t(uniform_for(images))
         return self(self.process.q_sample(images, normal_like(images), t), t)
 

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -16,10 +17,11 @@ from tqdm import tqdm
 from foodgen.core import distributed
 from foodgen.core.errors import ConfigError, DataError, UserError
 from foodgen.core.randomness import Noise, isolated_randomness
-from foodgen.core.types import Codec, Images, ModelMetric, Sampler
+from foodgen.core.types import Codec, Images, OfModel, Sampler
 
 log = logging.getLogger("foodgen")
 COLLAPSED = 0.1  # of the real diversity
+ImageBatch = tuple[Sequence[int], Tensor]  # indices of images, and uint8 (batch, 3, size, size) on the CPU
 NoiseSource = Callable[..., Callable[[], Tensor]]  # (seed, indices, shape, device) to a function that returns noise
 
 
@@ -85,8 +87,8 @@ class SamplingLoop:
     @torch.no_grad()
     def batches(
         self, model: nn.Module, labels: Sequence[int], seed: int, source: NoiseSource = Noise
-    ) -> Iterator[tuple[Sequence[int], Tensor]]:
-        """This process's images batch by batch: their indices, and uint8 (batch, 3, size, size) on the CPU."""
+    ) -> Iterator[ImageBatch]:
+        """This process's images batch by batch."""
         own = range(distributed.rank(), len(labels), distributed.world_size())
         starts = range(0, len(own), self.batch_size)
         for start in tqdm(starts, desc="sampling", unit="batch", disable=None, leave=False):
@@ -95,16 +97,15 @@ class SamplingLoop:
             asked = torch.tensor([labels[index] for index in indices], device=self.device)
             try:
                 with self.autocast():
-                    images = self.codec.decode(self.sampler(model, noise, asked)).cpu()
+                    images = self.codec.decode(self.sampler(model, noise, asked), asked).cpu()
             except torch.OutOfMemoryError as error:
                 raise UserError(f"sampling: the device's memory is full; lower data.val_batch_size ({error})") from None
             yield indices, images
 
 
 class ModelEvaluator:
-    """Computes metrics of a model on real images.
+    """Averages a number of a model over real images.
 
-    metrics     of models
     images      real ones
     encode      uint8 images to the model's input
     batch_size  images at a time
@@ -113,20 +114,19 @@ class ModelEvaluator:
 
     def __init__(
         self,
-        metrics: Sequence[ModelMetric],
         images: Images,
         encode: Callable[[Tensor], Tensor],
         device: torch.device,
         batch_size: int,
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
-        self.metrics, self.images, self.encode = metrics, images, encode
+        self.images, self.encode = images, encode
         self.device, self.batch_size, self.autocast = device, batch_size, autocast
 
     @torch.no_grad()
-    def __call__(self, model: nn.Module, seed: int) -> dict[str, float]:
-        """Every metric's mean over the images; their noise follows from `seed` and their index."""
-        total = {metric.name: 0.0 for metric in self.metrics}
+    def __call__(self, model: nn.Module, seed: int, per_image: OfModel) -> float:
+        """The mean of `per_image`, whose noise follows from `seed` and the images' index."""
+        total = 0.0
         starts = range(0, len(self.images), self.batch_size)
         own = starts[distributed.rank() :: distributed.world_size()]
         for start in tqdm(own, desc="evaluating", unit="batch", disable=None, leave=False):
@@ -134,11 +134,9 @@ class ModelEvaluator:
             labels = torch.tensor([label for _, label in pairs], device=self.device)
             with isolated_randomness(seed, start):
                 images = self.encode(torch.stack([pixels for pixels, _ in pairs]).to(self.device))
-                for metric in self.metrics:
-                    with self.autocast():
-                        total[metric.name] += metric(model, images, labels).sum().item()
-        parts = distributed.gather(total)
-        return {name: sum(part[name] for part in parts) / len(self.images) for name in total}
+                with self.autocast():
+                    total += per_image(model, images, labels).sum().item()
+        return sum(distributed.gather(total)) / len(self.images)
 
 
 def warn_of_collapse(what: str, ratios: Mapping[str, float]) -> None:
@@ -152,6 +150,14 @@ def warn_of_collapse(what: str, ratios: Mapping[str, float]) -> None:
         )
 
 
+def batches_of(images: Images | Tensor, batch_size: int) -> Iterator[ImageBatch]:
+    """This process's share of images that are there already, batch by batch, as `SamplingLoop.batches` gives them."""
+    own = range(distributed.rank(), len(images), distributed.world_size())
+    for start in range(0, len(own), batch_size):
+        indices = own[start : start + batch_size]
+        yield indices, images[list(indices)] if isinstance(images, Tensor) else images.batch(indices)[0]
+
+
 def interleave(parts: Sequence[Tensor]) -> Tensor:
     """Undo `whole[rank::world_size]`."""
     total = sum(len(part) for part in parts)
@@ -161,13 +167,32 @@ def interleave(parts: Sequence[Tensor]) -> Tensor:
     return whole
 
 
-def save_images(images: Tensor, labels: Sequence[int], classes: Sequence[str], folder: Path) -> None:
-    """Write <folder>/<class>/<index>.png. Raises DataError if that fails."""
-    digits = max(5, math.ceil(math.log10(len(images) + 1)))
-    try:
-        for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-            path = folder / classes[label] / f"{index:0{digits}d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
-    except OSError as error:
-        raise DataError(f"{folder}: images cannot be written ({error})") from None
+class ImageFolder:
+    """Generated images as <folder>/<class>/<index>.png.
+
+    labels   class numbers of all images
+    classes  names
+    """
+
+    def __init__(self, folder: Path, labels: Sequence[int], classes: Sequence[str]) -> None:
+        self.folder, self.labels, self.classes = folder, labels, classes
+        self.digits = max(5, math.ceil(math.log10(len(labels) + 1)))
+
+    def path(self, index: int) -> Path:
+        """The file of an image."""
+        return self.folder / self.classes[self.labels[index]] / f"{index:0{self.digits}d}.png"
+
+    def write(self, indices: Sequence[int], images: Tensor) -> None:
+        """Write images, uint8 (batch, 3, size, size). Raises DataError if that fails."""
+        try:
+            for index, image in zip(indices, images, strict=True):
+                path = self.path(index)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
+        except OSError as error:
+            raise DataError(f"{self.folder}: images cannot be written ({error})") from None
+
+    def read(self, index: int) -> Tensor:
+        """An image, uint8 (3, size, size)."""
+        with Image.open(self.path(index)) as image:
+            return torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1)

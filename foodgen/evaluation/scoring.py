@@ -1,25 +1,28 @@
 """Scores of images against real ones: every metric in its feature space, and the real-data baseline."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from tqdm import tqdm
+from torch import Tensor, nn
 
 from foodgen.core import distributed
 from foodgen.core.errors import ConfigError
 from foodgen.core.randomness import seed_of
-from foodgen.core.types import FeatureSpace, Images, Metric, MetricInputs
-from foodgen.evaluation.sampling import interleave, warn_of_collapse
+from foodgen.core.types import FeatureSpace, Images, Metric, MetricInputs, OfModel
+from foodgen.evaluation.sampling import ImageBatch, interleave, warn_of_collapse
 
 
 @dataclass
 class MetricSpec:
-    """A metric in a feature space. `name` is how it is asked for: "fid", or "classifier/fid" in another space."""
+    """A metric in a feature space, or in the space "model".
+
+    name  how it is asked for: "fid", or "classifier/fid" in another space than the default one
+    """
 
     name: str
     space: str
@@ -79,47 +82,64 @@ def disjoint_subsets(images: Images, labels: Sequence[int], count: int) -> list[
         [
             int(i)
             for own, size in zip(shuffled, per_class, strict=True)
-            for i in own[number * size : (number + 1) * size]
+            for i in own[subset * size : (subset + 1) * size]
         ]
-        for number in range(min(count, possible))
+        for subset in range(min(count, possible))
     ]
 
 
 class Scorer:
-    """Scores generated images against a reference set.
+    """Scores generated images against a reference set, and their model on it.
 
-    groups      one for each feature space; the diversity is computed in the first
-    reference   real images
-    diversity   (features, labels, real features, real labels) to each class's diversity relative to real images
-    batch_size  images at a time
-    precision   of the Inception network
+    groups     one for each feature space; the diversity is computed in the first
+    of_model   metrics of the model
+    evaluate   (model, seed, number of it on an image) to the number's mean over the reference
+    reference  real images
+    diversity  (features, labels, real features, real labels) to each class's diversity relative to real images
+    precision  of the Inception network
     """
 
     def __init__(
         self,
         groups: Sequence[MetricGroup],
+        of_model: Sequence[MetricSpec],
+        evaluate: Callable[[nn.Module, int, OfModel], float] | None,
         reference: Images,
         diversity: Callable[[Tensor, Sequence[int], Tensor, Sequence[int]], Mapping[int, float]],
-        batch_size: int,
         precision: str = "fp32",
     ) -> None:
-        self.groups, self.reference, self.diversity, self.batch_size = groups, reference, diversity, batch_size
-        self.precision = precision
+        self.groups, self.of_model, self.evaluate = groups, of_model, evaluate
+        self.reference, self.diversity, self.precision = reference, diversity, precision
         self.baselines: dict[tuple[int, ...], dict[str, float]] = {}  # of subsets seen before
 
-    def __call__(self, images: Tensor, labels: Sequence[int], subsets: Sequence[Sequence[int]] = ()) -> Scores:
+    def __call__(
+        self,
+        batches: Iterable[ImageBatch],
+        labels: Sequence[int],
+        subsets: Sequence[Sequence[int]] = (),
+        model: nn.Module | None = None,
+        seed: int = 0,
+    ) -> Scores:
         """Every metric's numbers and the features' diversity; on processes other than the first, nothing.
 
-        images   uint8 (n, 3, size, size)
+        batches  this process's images; features are kept of them, and they are not
+        labels   class numbers of the images of all processes
         subsets  indices of training images, which distances are taken to as well: fid_to_training is their mean
+        model    that generated them, for metrics of models; their noise follows from `seed`
 
         Warns of classes that have collapsed.
         """
         scores = Scores()
-        for index, group in enumerate(self.groups):
-            features = self._features(group.space, images)
-            if not distributed.is_main():
-                continue
+        of_groups = self._features(batches)
+        for spec in self.of_model:
+            assert model is not None and self.evaluate is not None
+            nothing = torch.empty(0)
+            mean = partial(self.evaluate, model, seed)
+            inputs = MetricInputs(nothing, nothing, nothing, nothing, lambda: iter(()), mean_of_model=mean)
+            scores.add(spec, _compute(spec, inputs))
+        if not distributed.is_main():
+            return scores
+        for index, (group, features) in enumerate(zip(self.groups, of_groups, strict=True)):
             inputs = self._inputs(group, features, labels)
             for spec in group.specs:
                 scores.add(spec, _compute(spec, inputs))
@@ -166,12 +186,13 @@ class Scorer:
                     scores.add(spec, _compute(spec, inputs))
         return scores.numbers
 
-    def _features(self, space: FeatureSpace, images: Tensor) -> Tensor:
-        own = images[distributed.rank() :: distributed.world_size()]
-        starts = range(0, len(own), self.batch_size)
-        bar = tqdm(starts, desc="scoring", unit="batch", disable=None, leave=False)
-        parts = [space(own[start : start + self.batch_size]) for start in bar]
-        return interleave(distributed.gather(torch.cat(parts) if parts else torch.empty(0, space.width)))
+    def _features(self, batches: Iterable[ImageBatch]) -> list[Tensor]:
+        """Features of the images of all processes in each group's space, (n, width), in the order of their indices."""
+        parts: list[list[Tensor]] = [[torch.empty(0, group.space.width)] for group in self.groups]
+        for _, images in batches:
+            for own, group in zip(parts, self.groups, strict=True):
+                own.append(group.space(images))
+        return [interleave(distributed.gather(torch.cat(own))) for own in parts]
 
     def _inputs(self, group: MetricGroup, features: Tensor, labels: Sequence[int]) -> MetricInputs:
         real_labels = torch.as_tensor(self.reference.labels)

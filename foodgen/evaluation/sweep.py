@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from torch import Tensor
 
 from foodgen.core import distributed
 from foodgen.core.errors import ConfigError, DataError
@@ -38,6 +37,7 @@ def digest(inference: Inference) -> str:
     for section, names in IRRELEVANT.items():
         for name in names:
             tree[section].pop(name, None)
+    tree.pop("trackers", None)
     known = [inference.seeds[0], len(inference.seeds), inference.facts, tree]
     known += inference.scorer.identity() if inference.scorer else []
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
@@ -71,7 +71,7 @@ class Sweep:
         for index, (point, key) in enumerate(zip(self.points, keys, strict=True)):
             if key not in known:
                 inference = self.make(point)
-                _, found, _ = inference.score(self._save_grid(inference, key))
+                found, _ = inference.score(grid=self.folder / "sweep" / f"{key}.png" if inference.labels else None)
                 found = distributed.gather(found)[0]  # scores are the first process's
                 known[key] = {"point": dict(point), "made_of": key, **found}
                 if distributed.is_main():
@@ -90,13 +90,6 @@ class Sweep:
         name, lower_is_better = self.first
         return (min if lower_is_better else max)(rows, key=lambda row: row[name])
 
-    def _save_grid(self, inference: Inference, key: str) -> Callable[[Tensor], None]:
-        def save(images: Tensor) -> None:
-            if distributed.is_main() and inference.labels:
-                inference.save_grid(images, inference.labels, self.folder / "sweep" / f"{key}.png")
-
-        return save
-
     def _append(self, path: Path, row: Mapping[str, Any]) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -111,10 +104,10 @@ def nested(point: Mapping[str, Any]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for key, value in point.items():
         *above, last = key.split(".")
-        place = tree
+        node = tree
         for name in above:
-            place = place.setdefault(name, {})
-            if not isinstance(place, dict):
+            node = node.setdefault(name, {})
+            if not isinstance(node, dict):
                 raise ConfigError(f"inference.sweep: {key} lies within another of its keys")
-        place[last] = value
+        node[last] = value
     return tree

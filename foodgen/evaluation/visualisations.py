@@ -44,7 +44,8 @@ def trajectory(sampling: SamplingLoop, model: nn.Module, labels: Sequence[int], 
     sampler.guidance = _recorded(sampler.guidance, denoised)
     SamplingLoop(sampler, sampling.codec, sampling.device, len(labels), sampling.autocast)(model, labels, seed)
     chosen = torch.linspace(0, len(denoised) - 1, COLUMNS).round().long().tolist()
-    images = torch.stack([sampling.codec.decode(denoised[index]).cpu() for index in chosen], dim=1)
+    asked = torch.tensor(labels, device=sampling.device)
+    images = torch.stack([sampling.codec.decode(denoised[index], asked).cpu() for index in chosen], dim=1)
     return images.flatten(0, 1), [label for label in labels for _ in range(COLUMNS)]
 
 

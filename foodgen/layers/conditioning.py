@@ -1,4 +1,4 @@
-"""What a network is told beside the image: the noise level and the class."""
+"""What a network is conditioned on: the noise level and the class."""
 
 import math
 
@@ -64,5 +64,5 @@ class ClassTable(nn.Module):
         if self.classes == 0:
             labels = torch.zeros(batch, dtype=torch.long, device=self.table.weight.device)
         if labels is None:
-            raise ValueError(f"labels: this network tells {self.classes} classes apart and wants a label an image")
+            raise ValueError(f"labels: this network has {self.classes} classes and needs a label for each image")
         return self.table(labels)

@@ -25,7 +25,7 @@ class UpBlock(nn.Module):
         self.noises = nn.ModuleList(PixelNoise() for _ in range(2))
         self.norms = nn.ModuleList(norm(2 * outputs) for _ in range(2))
 
-    def forward(self, x: Tensor, condition: Tensor | None, noise_maps: Sequence[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor | None, noise_maps: Sequence[Tensor | None]) -> Tensor:
         """condition: what the norms follow, labels, (batch,), or styles, (batch, style)."""
         x = functional.interpolate(x, scale_factor=2.0)
         for convolution, noise, plane, norm in zip(self.convolutions, self.noises, noise_maps, self.norms, strict=True):

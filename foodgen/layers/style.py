@@ -107,9 +107,9 @@ class PixelNoise(nn.Module):
         super().__init__()
         self.strength = nn.Parameter(torch.zeros([]))
 
-    def forward(self, x: Tensor, plane: Tensor) -> Tensor:
-        """plane: standard normal, (batch, 1, height, width)."""
-        return x + plane.to(x.dtype) * self.strength
+    def forward(self, x: Tensor, plane: Tensor | None) -> Tensor:
+        """plane: standard normal, (batch, 1, height, width), or None for no noise."""
+        return x if plane is None else x + plane.to(x.dtype) * self.strength
 
 
 def noise_maps(noise: Tensor, sizes: Sequence[int]) -> list[Tensor]:

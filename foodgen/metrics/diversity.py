@@ -27,7 +27,7 @@ class PixelDiversity:
     """How varied generated images of each class are, as a share of real ones.
 
     real       images to compare with
-    per_class  how many of them are looked at
+    per_class  number of them that are used
     """
 
     def __init__(self, real: Images, per_class: int = 20) -> None:

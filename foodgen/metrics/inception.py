@@ -89,7 +89,7 @@ def _in_order(state: dict[str, Tensor], inception: Any) -> dict[str, Tensor]:
         return state
     with mock.patch.object(inception, "load_state_dict_from_url", lambda *_, **__: {}):
         with mock.patch.object(nn.Module, "load_state_dict"):
-            wanted = inception.fid_inception_v3().state_dict()
+            expected = inception.fid_inception_v3().state_dict()
     theirs = {
         part: [state[key] for key in state if key.endswith(f".{part}")] for part in ("weight", "beta", "mean", "var")
     }
@@ -99,6 +99,6 @@ def _in_order(state: dict[str, Tensor], inception: Any) -> dict[str, Tensor]:
         ("bn.running_mean", "mean"),
         ("bn.running_var", "var"),
     ):
-        ours = [name for name in wanted if name.endswith(key)]
-        wanted.update(zip(ours, theirs[part], strict=True))
-    return wanted
+        ours = [name for name in expected if name.endswith(key)]
+        expected.update(zip(ours, theirs[part], strict=True))
+    return expected

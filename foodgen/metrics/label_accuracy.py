@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from foodgen.core.registry import metrics
 from foodgen.core.types import FeatureSpace, Metric, MetricInputs
@@ -20,11 +20,11 @@ class LabelAccuracy(Metric):
     lower_is_better = False
     of_sets = False
 
-    def check(self, space: FeatureSpace) -> None:
-        if space.classifier() is None:
+    def check(self, subject: FeatureSpace | nn.Module) -> None:
+        if not isinstance(subject, FeatureSpace) or subject.classifier() is None:
             raise ValueError(
                 f"label_accuracy needs a classifier's features, as in classifier/label_accuracy; "
-                f"{type(space).__name__} is no classifier"
+                f"{type(subject).__name__} is no classifier"
             )
 
     def __call__(self, inputs: MetricInputs) -> dict[str, Any]:

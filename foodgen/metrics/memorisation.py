@@ -9,7 +9,7 @@ from torch import Tensor
 from foodgen.core.registry import metrics
 from foodgen.core.types import Metric, MetricInputs
 
-SHOWN = 24  # nearest pairs that are told
+SHOWN = 24  # nearest pairs reported
 
 
 def nearest(points: Tensor, others: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
@@ -34,7 +34,7 @@ class Memorisation(Metric):
     nearer_than_real  chance that a generated image is nearer than a real one: fresh photos have 0.5
 
     Plain images are near to many others: smooth pictures score high in pixels without being copies. The nearest
-    pairs are told as [generated, training, distance].
+    pairs are reported as [generated, training, distance].
     """
 
     name = "memorisation"

@@ -1,12 +1,29 @@
 """Metrics of models on real images: bits per dimension, accuracy, an autoencoder's error."""
 
+from abc import abstractmethod
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from foodgen.core.networks import Autoencoder, Classifier, Denoiser
 from foodgen.core.randomness import normal_like, uniform_for
 from foodgen.core.registry import metrics
-from foodgen.core.types import ModelMetric
+from foodgen.core.types import FeatureSpace, Metric, MetricInputs
+
+
+class ModelMetric(Metric):
+    """A number of a model on each real image, averaged over them."""
+
+    of_model, of_sets = True, False
+
+    @abstractmethod
+    def per_image(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """(batch,) of encoded images, (batch, channels, size, size), and labels, (batch,)."""
+
+    def __call__(self, inputs: MetricInputs) -> dict[str, Any]:
+        assert inputs.mean_of_model is not None
+        return {self.name: inputs.mean_of_model(self.per_image)}
 
 
 @metrics.add_to_registry(name="bits_per_dimension")
@@ -27,12 +44,12 @@ class BitsPerDimension(ModelMetric):
             raise ValueError(f"terms: {terms} is not between 1 and steps: {steps}")
         self.steps, self.terms = steps, terms
 
-    def check(self, model: nn.Module) -> None:
+    def check(self, subject: FeatureSpace | nn.Module) -> None:
         """Raise ValueError unless the model is a denoiser of pixels."""
-        if not isinstance(model, Denoiser) or model.noise_shape[0] != 3:
-            raise ValueError(f"bits_per_dimension: takes a denoiser of pixels; {type(model).__name__} is none")
+        if not isinstance(subject, Denoiser) or subject.noise_shape[0] != 3:
+            raise ValueError(f"bits_per_dimension: takes a denoiser of pixels; {type(subject).__name__} is none")
 
-    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    def per_image(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         assert isinstance(model, Denoiser)
         timesteps = model.process.vlb_timesteps(self.steps).to(images)
         steps = len(timesteps) - 1
@@ -53,12 +70,12 @@ class Accuracy(ModelMetric):
     name = "accuracy"
     lower_is_better = False
 
-    def check(self, model: nn.Module) -> None:
+    def check(self, subject: FeatureSpace | nn.Module) -> None:
         """Raise ValueError unless the model is a classifier."""
-        if not isinstance(model, Classifier):
-            raise ValueError(f"accuracy: takes a classifier; {type(model).__name__} is none")
+        if not isinstance(subject, Classifier):
+            raise ValueError(f"accuracy: takes a classifier; {type(subject).__name__} is none")
 
-    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    def per_image(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         assert isinstance(model, Classifier)
         return (model.training_logits(images).argmax(dim=1) == labels).float()
 
@@ -70,13 +87,13 @@ class PSNR(ModelMetric):
     name = "psnr"
     lower_is_better = False
 
-    def check(self, model: nn.Module) -> None:
+    def check(self, subject: FeatureSpace | nn.Module) -> None:
         """Raise ValueError unless the model is an autoencoder."""
-        if not isinstance(model, Autoencoder):
-            raise ValueError(f"psnr: takes an autoencoder; {type(model).__name__} is none")
+        if not isinstance(subject, Autoencoder):
+            raise ValueError(f"psnr: takes an autoencoder; {type(subject).__name__} is none")
 
-    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    def per_image(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         assert isinstance(model, Autoencoder)
-        reconstruction = model.decode(model.encode(images)[0]).float().clamp(-1, 1)
+        reconstruction = model.decode(model.encode(images)[0], labels).float().clamp(-1, 1)
         error = ((reconstruction - images) ** 2).flatten(1).mean(dim=1)
         return 10 * torch.log10(4 / error.clamp(min=1e-10))

@@ -14,7 +14,7 @@ from foodgen.layers.residual import Resample, ResidualBlock
 
 
 class Stage(nn.Module):
-    """A residual block with adaptive group norm, followed by self-attention where it is wanted."""
+    """A residual block with adaptive group norm, followed by self-attention where it is asked for."""
 
     def __init__(
         self, inputs: int, outputs: int, condition: int, dropout: float, heads: int = 0, resample: Resample = "none"
@@ -187,7 +187,7 @@ class ADMClassifier(nn.Module):
     ) -> None:
         super().__init__()
         if classes < 2:
-            raise ValueError(f"classes: {classes} are too few to be told apart")
+            raise ValueError(f"classes: {classes} are too few for a classifier")
         self.encoder = Encoder(channels, image_size, width, multipliers, blocks, attention_at, head_width, dropout)
         self.time = TimeEmbedding(width, 4 * width)
         now = self.encoder.width

@@ -33,9 +33,9 @@ class Blocks(nn.ModuleList):
 class Hybrid(HasFeatures):
     """Image and noise level to an image. At 64 pixels: residual blocks at 64 and 32, tokens at 16x16.
 
-    Neighbouring pixels are told apart by convolutions, which learn that from few images; what is where in the
-    picture by attention, which costs little at a quarter of the size. Skips join both halves of the convolutions,
-    as in a U-Net, and of the transformer, as in U-ViT (Bao 2022).
+    Convolutions model neighbouring pixels, which takes few images to learn; attention models the layout, which costs
+    little at a quarter of the size. Skips join both halves of the convolutions, as in a U-Net, and of the
+    transformer, as in U-ViT (Bao 2022).
 
     channels             of the images
     image_size           height and width of the images

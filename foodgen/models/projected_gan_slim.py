@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from foodgen.core.networks import FeatureMaps
+from foodgen.core.networks import FeatureMaps, SteerableGenerator
 from foodgen.core.registry import models
-from foodgen.core.types import Generator
 from foodgen.layers.adversarial import StyleBatchNorm, at_least_one, halvings, spectral_norm
 from foodgen.layers.conditioning import ClassTable
 from foodgen.layers.fastgan import SkipExcitation, UpBlock, plain_convolution
@@ -23,7 +22,7 @@ from foodgen.layers.style import noise_maps, normalised
 
 
 @models.add_to_registry(name="projected_gan_slim")
-class SlimFastGAN(Generator):
+class SlimFastGAN(SteerableGenerator):
     """FastGAN's generator with norms that follow noise and class, and a pixel shuffle in place of its last block.
 
     channels, image_size  of the images, 16 pixels or more
@@ -45,8 +44,8 @@ class SlimFastGAN(Generator):
         super().__init__()
         at_least_one(z_dim=z_dim, w_dim=w_dim, widths=min(widths, default=0))
         if len(widths) != halvings(image_size):
-            raise ValueError(f"widths: {halvings(image_size)} are wanted for {image_size} pixels, not {len(widths)}")
-        self.z_dim = z_dim
+            raise ValueError(f"widths: {halvings(image_size)} are expected for {image_size} pixels, not {len(widths)}")
+        self.z_dim, self.widths = z_dim, widths
         self.sizes = [8 * 2 ** (index // 2) for index in range(2 * (len(widths) - 1))]  # a convolution's
         self.noise_shape = (z_dim + sum(size**2 for size in self.sizes),)
         self.label = ClassTable(classes, w_dim) if classes else None
@@ -71,15 +70,24 @@ class SlimFastGAN(Generator):
         return normalised(noise[:, : self.z_dim])
 
     def images(self, latent: Tensor, labels: Tensor | None, noise: Tensor) -> Tensor:
+        return self.synthesis(latent, labels, noise=noise)
+
+    def synthesis(
+        self, latent: Tensor, labels: Tensor | None, added: Sequence[Tensor] = (), noise: Tensor | None = None
+    ) -> Tensor:
         x = latent
         if self.label is not None:
             x = torch.cat([x, normalised(self.label(labels, len(x)))], dim=1)
         style = self.mapping(x)
         x = self.first(x).unflatten(1, (-1, 4, 4)).contiguous(memory_format=torch.channels_last)
-        x = small = functional.glu(self.norm(x), dim=1)  # (batch, widths[0], 4, 4)
-        pixels = noise_maps(noise[:, self.z_dim :], self.sizes)
-        for index, block in enumerate(self.blocks):
-            x = block(x, style, pixels[2 * index : 2 * index + 2])
+        x = functional.glu(self.norm(x), dim=1)  # (batch, widths[0], 4, 4)
+        x = small = x + added[0] if added else x
+        pixels: Sequence[Tensor | None] = [None] * len(self.sizes)
+        if noise is not None:
+            pixels = noise_maps(noise[:, self.z_dim :], self.sizes)
+        for index, block in enumerate(self.blocks, start=1):
+            x = block(x, style, pixels[2 * index - 2 : 2 * index])
+            x = x + added[index] if index < len(added) else x
         x = self.last(self.excitation(small, x))
         return functional.pixel_shuffle(x, 2).tanh()  # (batch, channels, size, size)
 
@@ -102,7 +110,7 @@ class SlimMixing(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         mixed = [layer(x) for layer, x in zip(self.channels, maps, strict=True)]
         for index in reversed(range(len(self.scales))):
-            below = self.scales[index](mixed[index + 1])  # a 1x1 convolution and the doubling may change places
+            below = self.scales[index](mixed[index + 1])  # a 1x1 convolution and the doubling commute
             below = functional.interpolate(below, scale_factor=2.0, mode="bilinear")
             mixed[index] = (mixed[index] + below) * 0.5**0.5
         return mixed

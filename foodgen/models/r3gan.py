@@ -69,7 +69,7 @@ def _check(widths: Sequence[int], image_size: int, group: int) -> None:
     if len(widths) != halvings(image_size) + 1:
         raise ValueError(
             f"widths: {len(widths)} are given, one for each of {halvings(image_size) + 1} sizes from 4 to {image_size} "
-            f"are wanted"
+            f"are expected"
         )
 
 

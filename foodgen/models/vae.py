@@ -80,7 +80,7 @@ class KLAutoencoder(Generator, TrainableAutoencoder):
         mean, log_variance = self.to_latents(self.encoder(images)).float().chunk(2, dim=1)
         return mean, log_variance.clamp(-30, 20)
 
-    def decode(self, latents: Tensor) -> Tensor:
+    def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """The images of latents as `encode` has them."""
         return self.last(self.decoder(self.from_latents(latents)))
 

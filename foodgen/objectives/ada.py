@@ -94,9 +94,9 @@ class AdaptiveAugment(Augmentation):
         return torch.where(self._mask(name, x), value, otherwise)
 
     def _geometry(self, x: Tensor) -> Tensor:
-        """Where each output pixel is looked up: (batch, 3, 3), coordinates in [-1, 1].
+        """Where each output pixel is sampled: (batch, 3, 3), coordinates in [-1, 1].
 
-        A change that comes later to the image comes earlier to the place that is looked up.
+        A change that comes later to the image comes earlier to the position that is sampled.
         """
         normal = _normals(x, 4)
         zero, one = torch.zeros_like(normal[0]), torch.ones_like(normal[0])

@@ -2,6 +2,7 @@
 
 from collections import deque
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,10 @@ class Adversarial(Objective):
     Fakes are generated with the labels of the real images of the batch.
     """
 
+    model: Any
+    model_type: type[nn.Module] = Generator
+    paired = False  # whether a generated image has a real one that it is to look like
+
     def __init__(
         self,
         model: nn.Module,
@@ -45,16 +50,18 @@ class Adversarial(Objective):
         share_fakes: bool = False,
     ) -> None:
         super().__init__()
-        if not isinstance(model, Generator):
-            raise ValueError(f"model: {type(model).__name__} is not a generator")
+        if not isinstance(model, self.model_type):
+            raise ValueError(f"model: {type(model).__name__} is not a {self.model_type.__name__.lower()}")
         if isinstance(discriminator, Generator):
             raise ValueError(f"discriminator: {type(discriminator).__name__} is a generator")
-        for label in penalties or {}:
+        for label, penalty in (penalties or {}).items():
+            if penalty.paired and not self.paired:
+                raise ValueError(f"penalties.{label}: compares a generated image with its real one; these have none")
             if label in LOGGED or hasattr(nn.ModuleDict, label):
                 raise ValueError(f"penalties: '{label}' is the name of something else; choose another label")
         if discriminator_steps < 1:
             raise ValueError(f"discriminator_steps: {discriminator_steps} is not at least 1")
-        self.model: Generator = model
+        self.model = model
         self.discriminator, self.loss = discriminator, loss
         self.penalties = penalties or {}
         self.penalty_modules = nn.ModuleDict(self.penalties)  # their buffers are checkpointed

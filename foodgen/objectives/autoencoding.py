@@ -10,6 +10,7 @@ from foodgen.core.randomness import normal_like
 from foodgen.core.registry import objectives
 from foodgen.core.types import Batch, Objective, Phase
 from foodgen.objectives.gan_losses import Hinge, Loss
+from foodgen.objectives.perceptual import perceptual_distance
 
 
 @objectives.add_to_registry(name="autoencoding")
@@ -69,7 +70,7 @@ class Autoencoding(Objective):
         loss = error + self.kl_weight * kl / batch.images[0].numel()
         logged = {"error": error, "kl": kl}
         if self.features is not None:
-            logged["perceptual"] = self._perceptual_loss(self.features, reconstruction, batch.images)
+            logged["perceptual"] = perceptual_distance(self.features, reconstruction, batch.images)
             loss = loss + self.perceptual_weight * logged["perceptual"]
         if adversarial:
             logits = self._logits(reconstruction)
@@ -101,15 +102,3 @@ class Autoencoding(Objective):
         last = self.model.last.weight
         own, other = (torch.autograd.grad(value, last, retain_graph=True)[0] for value in (loss, adversarial))
         return (own.norm() / (other.norm() + 1e-4)).clamp(max=1e4).detach()
-
-    @staticmethod
-    def _perceptual_loss(features: FeatureMaps, reconstruction: Tensor, images: Tensor) -> Tensor:
-        """LPIPS without its weights (Zhang 2018): mean squared difference of unit feature vectors at each position."""
-        with torch.no_grad():
-            targets = features(images)
-        pairs = zip(features(reconstruction), targets, strict=True)
-        return torch.stack([((_unit(ours) - _unit(theirs)) ** 2).sum(dim=1).mean() for ours, theirs in pairs]).mean()
-
-
-def _unit(features: Tensor) -> Tensor:
-    return nn.functional.normalize(features.float(), dim=1)

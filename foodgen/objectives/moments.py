@@ -8,22 +8,22 @@ from foodgen.core.networks import FeatureMaps
 from foodgen.core.registry import penalties
 from foodgen.objectives.penalties import Penalty, PenaltyInputs
 
-WARM_UP = 2.0  # images looked at for each feature before the distance says anything
+WARM_UP = 2.0  # images seen for each feature before the distance is computed
 
 
 @penalties.add_to_registry(name="feature_moments")
 class FeatureMoments(Penalty):
     """Pulls the mean and covariance of generated images' features towards those of real ones.
 
-    features     images to feature maps; the coarsest one's mean over its places is looked at
+    features     images to feature maps; the spatial mean of the coarsest one is used
     memory       images after which half of what is known of generated ones is forgotten; too many, and the generator
                  overshoots before the moments say so
     real_images  real images to look at; their moments stay as they are from then on
     refresh      times the penalty is asked for between two computations of the transport map
 
-    The gradient of the Frechet distance moves a generated image's features f towards their place under the optimal
+    The gradient of the Frechet distance moves a generated image's features f towards their image under the optimal
     transport map between the two Gaussians, m + T (f - n), T = R (R C R)^(-1/2) R: m and R^2 are the real mean and
-    covariance, n and C the generated ones (Dowson 1982). So the size is the mean squared distance from that place,
+    covariance, n and C the generated ones (Dowson 1982). So the size is the mean squared distance from that image,
     with moments that move on from batch to batch.
     """
 
@@ -77,13 +77,13 @@ class FeatureMoments(Penalty):
     def _of(self, images: Tensor) -> Tensor:
         return self.features(images)[-1].float().mean(dim=(2, 3))  # (batch, width)
 
-    def _observe(self, moments: Tensor, features: Tensor, forget: float, place: int) -> None:
+    def _observe(self, moments: Tensor, features: Tensor, forget: float, index: int) -> None:
         """Add a batch to what is known."""
         rows = torch.cat([torch.ones_like(features[:, :1]), features], dim=1).double()
         batch = rows.T @ rows
         distributed.average([batch])
         moments.mul_(forget).add_(batch)
-        self.counts[place] += len(features) * distributed.world_size()
+        self.counts[index] += len(features) * distributed.world_size()
 
 
 def mean(moments: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ class Penalty(nn.Module, ABC):
     """
 
     network = "discriminator"
+    paired = False  # whether it compares each generated image with the real one of the same index
 
     def __init__(self, weight: float, interval: int = 1) -> None:
         super().__init__()

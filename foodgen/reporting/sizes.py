@@ -31,8 +31,8 @@ class Size:
 
 def _convolution_backward(gradient: Tensor, x: Tensor, weight: Tensor, *rest: Any, out_val: Any) -> int:
     """As much as the forward pass for each of the two gradients asked for; torch's own formula forgets the groups."""
-    transposed, wanted = rest[4], rest[7]
-    return 2 * (x if transposed else gradient).numel() * weight[0].numel() * (wanted[0] + wanted[1])
+    transposed, expected = rest[4], rest[7]
+    return 2 * (x if transposed else gradient).numel() * weight[0].numel() * (expected[0] + expected[1])
 
 
 FORMULAS = {**flop_registry, torch.ops.aten.convolution_backward: _convolution_backward}
@@ -67,7 +67,7 @@ def weights(module: nn.Module, trained: bool) -> int:
 def table(sizes: Sequence[Size], published: Mapping[str, str]) -> str:
     """A Markdown table, a row a configuration; `published` is what papers say of those named."""
     lines = [
-        "| configuration | model | other networks | frozen | multiply-adds to draw an image | to train on one "
+        "| configuration | model | other networks | frozen | multiply-adds to sample an image | to train on one "
         "| published |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]

@@ -85,7 +85,7 @@ class Comparison(TableKind):
 
 @tables.add_to_registry(name="by_class")
 class ByClass(TableKind):
-    """A classifier's accuracy by class, on drawn images and on real ones, the best drawn class first.
+    """A classifier's accuracy by class, on generated images and on real ones, the best generated class first.
 
     data    details.json of a drawing
     detail  name of the accuracy in it

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from foodgen.core.errors import ConfigError
 from foodgen.core.networks import Autoencoder
+from foodgen.core.randomness import Noise
 from foodgen.core.registry import samplers
 from foodgen.core.types import Sampler
 
@@ -15,11 +16,14 @@ from foodgen.core.types import Sampler
 class Reconstruction(Sampler):
     """Real images through an autoencoder: its FID (rFID) says what it loses.
 
-    examples  (labels, indices) to encoded validation images: of a label's images the one of that index
+    examples   (labels, indices) to encoded validation images: of a label's images the one of that index
+    noise_std  standard deviation of noise added to their latents: what a sampler would leave there
     """
 
-    def __init__(self, examples: Callable[[Tensor, Sequence[int]], Tensor]) -> None:
-        self.examples = examples
+    def __init__(self, examples: Callable[[Tensor, Sequence[int]], Tensor], noise_std: float = 0.0) -> None:
+        if noise_std < 0:
+            raise ValueError(f"noise_std: {noise_std} is not at least 0")
+        self.examples, self.noise_std = examples, noise_std
 
     def check(self, model: nn.Module) -> None:
         """Raise ValueError unless the model is an autoencoder."""
@@ -30,8 +34,9 @@ class Reconstruction(Sampler):
     def __call__(self, model: nn.Module, noise: Callable[[], Tensor], labels: Tensor | None = None) -> Tensor:
         """Reconstructions, (batch, channels, size, size), of images of the labels' classes."""
         assert isinstance(model, Autoencoder) and labels is not None
-        indices = getattr(noise, "indices", range(len(labels)))
-        return model.decode(model.encode(self.examples(labels, indices))[0]).float()
+        indices = noise.indices if isinstance(noise, Noise) else range(len(labels))
+        latents = model.encode(self.examples(labels, indices))[0]
+        return model.decode(latents + self.noise_std * noise(), labels).float()
 
 
 @samplers.add_to_registry(name="none")

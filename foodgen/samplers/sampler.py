@@ -32,25 +32,32 @@ class DiffusionSampler(Sampler, ABC):
     steps          number of steps
     guidance       the prediction to follow
     clip_denoised  bound that the denoised image is clipped to, null for none
+    sigma_end      noise level sigma / alpha to stop at, for a cascade's second stage that wants a noisy image
+                   (truncated conditioning augmentation: Ho 2021, section 3.2); the steps below it are not taken
     """
 
-    def __init__(self, guidance: Guidance, steps: int = 50, clip_denoised: float | None = None) -> None:
-        if steps < 1:
-            raise ValueError(f"steps: {steps} is not at least 1")
-        self.guidance, self.steps, self.clip_denoised = guidance, steps, clip_denoised
+    has_trajectory = True
+
+    def __init__(
+        self, guidance: Guidance, steps: int = 50, clip_denoised: float | None = None, sigma_end: float = 0.0
+    ) -> None:
+        if steps < 1 or sigma_end < 0:
+            raise ValueError(f"steps: {steps} is at least 1, and sigma_end: {sigma_end} at least 0")
+        self.guidance, self.steps, self.clip_denoised, self.sigma_end = guidance, steps, clip_denoised, sigma_end
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, noise: Callable[[], Tensor], labels: Tensor | None = None) -> Tensor:
         """Samples, (batch, *shape), of a denoiser; `noise` gives the first noise, and more where needed."""
         assert isinstance(model, Denoiser)
         x = noise()
-        t = model.process.timesteps(self.steps).to(x.device, x.dtype)
+        t = self._times(model.process).to(x.device, x.dtype)
         t = t[:, None].expand(-1, len(x))  # (steps + 1, batch)
         state = SamplerState(lambda x, t: self.denoise(model, x, t, labels), model.process, noise)
         x = x * model.process.sigma(t[0])[:, None, None, None]
-        for index in range(self.steps):
-            x = self.step(state, x, t[index], t[index + 1], last=index == self.steps - 1)
-        return x
+        for index in range(len(t) - 1):
+            last = self.sigma_end == 0 and index == len(t) - 2
+            x = self.step(state, x, t[index], t[index + 1], last)
+        return x / model.process.alpha(t[-1])[:, None, None, None]
 
     def check(self, model: nn.Module) -> None:
         """Raise ValueError if the model is no denoiser, its process has fewer steps, or guidance does not fit."""
@@ -60,6 +67,14 @@ class DiffusionSampler(Sampler, ABC):
             )
         model.process.timesteps(self.steps)
         self.guidance.check(model)
+
+    def _times(self, process: Process) -> Tensor:
+        """The process's sampling times, those below `sigma_end` replaced by its own, in float64."""
+        t = process.timesteps(self.steps)
+        if self.sigma_end == 0:
+            return t
+        kept = t[process.sigma(t) > self.sigma_end * process.alpha(t)]
+        return torch.cat([kept, process.sigma_to_t(torch.tensor([self.sigma_end], dtype=t.dtype))])
 
     def denoise(self, model: Denoiser, x: Tensor, t: Tensor, labels: Tensor | None) -> Prediction:
         """The guided prediction at x_t, the denoised image clipped."""

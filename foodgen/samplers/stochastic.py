@@ -25,12 +25,13 @@ class Stochastic(Heun):
         guidance: Guidance,
         steps: int = 50,
         clip_denoised: float | None = None,
+        sigma_end: float = 0.0,
         s_churn: float = 40.0,
         s_min: float = 0.05,
         s_max: float | None = 50.0,
         s_noise: float = 1.003,
     ) -> None:
-        super().__init__(guidance, steps, clip_denoised)
+        super().__init__(guidance, steps, clip_denoised, sigma_end)
         if s_churn < 0 or s_noise <= 0:
             raise ValueError(f"s_churn: {s_churn} is at least 0, and s_noise: {s_noise} above 0")
         self.gamma = min(s_churn / steps, math.sqrt(2) - 1)

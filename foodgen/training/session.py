@@ -1,4 +1,4 @@
-"""One sitting of training: when to log, validate, save and stop."""
+"""A training from its start or resumption to its stop: when to log, validate, save and stop."""
 
 import logging
 import time
@@ -12,9 +12,7 @@ from torch import Tensor
 from foodgen.core import distributed
 from foodgen.core.errors import CheckpointError
 from foodgen.core.settings import Train
-from foodgen.core.types import ModelMetric
 from foodgen.evaluation.sampling import (
-    ModelEvaluator,
     SamplingLoop,
     balanced_labels,
     check_proportions,
@@ -42,8 +40,7 @@ class Session:
     config      the configuration as YAML, kept in checkpoints
     run_id      W&B's, kept in checkpoints
     sampling    the sampling loop
-    scorer      of sampled images, if a metric asks for one
-    evaluator   of the model on real images, if a metric asks for one
+    scorer      of sampled images and of the model, if there are metrics
     first       metric, which chooses the best checkpoint
     save_grid   (images, labels, path)
     diversity   (images, labels) to each class's diversity relative to real images, for a warning
@@ -64,8 +61,7 @@ class Session:
         tracker: Tracker,
         sampling: SamplingLoop,
         scorer: Scorer | None,
-        evaluator: ModelEvaluator | None,
-        first: MetricSpec | ModelMetric | None,
+        first: MetricSpec | None,
         save_grid: Callable[[Tensor, Sequence[int], Path], None],
         diversity: Callable[[Tensor, Sequence[int]], Mapping[str, float]],
     ) -> None:
@@ -78,10 +74,11 @@ class Session:
             scorer,
             save_grid,
         )
-        self.evaluator, self.first, self.diversity, self.save_grid = evaluator, first, diversity, save_grid
+        self.first, self.diversity = first, diversity
         self.snapshots = Snapshots(folder)
-        self.val_labels = matching_labels(settings.val_count, scorer.reference) if scorer else []
-        if scorer:
+        self.val_labels: list[int] = []
+        if scorer and scorer.groups:
+            self.val_labels = matching_labels(settings.val_count, scorer.reference)
             check_proportions(self.val_labels, scorer.reference, "train.val_count")
         self.checkpoints = Checkpoints(folder / "checkpoints", settings.keep_checkpoints)
         self.best: float | None = None
@@ -178,7 +175,7 @@ class Session:
         return over or bool(self.interrupt.signal)
 
     def _validate_and_save(self) -> None:
-        """Save first, since drawing takes long and may fail; then again with what validation found."""
+        """Save first, since sampling takes long and may fail; then again with what validation found."""
         final = self.trainer.global_step == self.settings.steps
         self._save(final=final)
         try:
@@ -192,7 +189,7 @@ class Session:
         self.tracker.pause()
 
     def _validate(self) -> bool:
-        """Draw with the averaged model, paint a grid, score; whether the first metric is the best so far."""
+        """Sample from the averaged model, save a grid, score; whether the first metric is the best so far."""
         step, model = self.trainer.global_step, self.trainer.ema.model
         distributed.copy_from_main(model)  # batch norm has seen other images on other processes
         if self.sampling.generates:
@@ -201,14 +198,14 @@ class Session:
             if distributed.is_main():
                 self._grid(images, grid, self.folder / "grids" / f"step-{step:08d}.png")
                 warn_of_collapse("pixels", self.diversity(images, grid))
-        if self.first is None:
+        if self.scorer is None or self.first is None:
             return False
         labels = self.val_labels
-        scores = self.scorer(self.sampling(model, labels, self.seed), labels).numbers if self.scorer else {}
-        measured = self.evaluator(model, self.seed) if self.evaluator else {}
-        scores = distributed.gather(scores | measured)[0]
+        batches = self.sampling.batches(model, labels, self.seed)
+        scores = self.scorer(batches, labels, model=model, seed=self.seed).numbers
+        scores = distributed.gather(scores)[0]
         row = {f"val/{name}": value for name, value in scores.items()}
-        about = {"val/count": len(labels)} | ({"val/precision": self.scorer.precision} if self.scorer else {})
+        about = {"val/count": len(labels), "val/precision": self.scorer.precision}
         self.tracker.write({"step": step, "images": step * self.batch_size, **about, **row})
         self.tracker.say(f"step {step}: " + ", ".join(f"{name} {value:.2f}" for name, value in row.items()))
         value = scores[self.first.name] if self.first.lower_is_better else -scores[self.first.name]
@@ -222,7 +219,7 @@ class Session:
         except OSError as error:
             log.warning("%s could not be written (%s); training goes on", path, error)
             return
-        self.tracker.picture(self.trainer.global_step, "grid", path)
+        self.tracker.image(self.trainer.global_step, "grid", path)
 
     def _save(self, best: bool = False, final: bool = False) -> None:
         """Save on the first process. A periodic save may fail, a few times; a final one raises CheckpointError."""

@@ -1,11 +1,11 @@
-"""Tracking: metrics.jsonl always, W&B where it works, a line or a bar for whoever watches."""
+"""Tracking: metrics.jsonl always, other backends where they work, a line or a bar for whoever watches."""
 
 import json
 import logging
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from tqdm import tqdm
 from foodgen.core import distributed
 from foodgen.core.errors import UserError
 from foodgen.core.files import read_jsonl, write_text
+from foodgen.core.types import TrackerBackend
 
 log = logging.getLogger("foodgen")
 
@@ -23,13 +24,13 @@ log = logging.getLogger("foodgen")
 class Tracker:
     """Averages what steps measure, and writes rows.
 
-    folder  of the run; None on all processes but the first, which then only take part in averages
-    steps   of the whole training
-    remote  W&B or nothing: something with log(row), images(row) and close(status)
+    folder    of the run; None on all processes but the first, which then only take part in averages
+    steps     of the whole training
+    backends  that rows and images are sent to as well; one that fails is left out from then on
     """
 
-    def __init__(self, folder: Path | None, steps: int, remote: Any = None) -> None:
-        self.folder, self.steps, self.remote = folder, steps, remote
+    def __init__(self, folder: Path | None, steps: int, backends: Sequence[TrackerBackend] = ()) -> None:
+        self.folder, self.steps, self.backends = folder, steps, [*backends]
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}  # a lazy penalty is not measured in every step
         self.since: tuple[float, int] = (time.monotonic(), 0)
@@ -85,7 +86,7 @@ class Tracker:
         self.since = (time.monotonic(), 0)
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Append a row to metrics.jsonl, flushed, and hand it to W&B. A full disk is warned of once."""
+        """Append a row to metrics.jsonl, flushed, and send it to the backends. A full disk is warned of once."""
         if not self.folder:
             return
         try:
@@ -95,13 +96,11 @@ class Tracker:
             if not self.warned:
                 log.warning("metrics.jsonl could not be written (%s); training goes on", error)
             self.warned = True
-        if self.remote:
-            self.remote.log(dict(row))
+        self._send(lambda backend: backend.log(row))
 
-    def picture(self, step: int, name: str, path: Path) -> None:
-        """Hand a picture to W&B."""
-        if self.remote:
-            self.remote.picture(step, name, path)
+    def image(self, step: int, name: str, path: Path) -> None:
+        """Send an image's file to the backends."""
+        self._send(lambda backend: backend.image(step, name, path))
 
     def say(self, text: str) -> None:
         """A line for whoever watches."""
@@ -109,10 +108,17 @@ class Tracker:
             tqdm.write(text, file=sys.stderr)
 
     def close(self, status: int) -> None:
-        """End the bar and W&B's run."""
+        """End the bar and the backends' runs."""
         self.bar.close()
-        if self.remote:
-            self.remote.close(status)
+        self._send(lambda backend: backend.close(status))
+
+    def _send(self, call: Callable[[TrackerBackend], None]) -> None:
+        for backend in [*self.backends]:
+            try:
+                call(backend)
+            except Exception as error:  # whatever it is, training goes on
+                self.backends.remove(backend)
+                log.warning("%s is left out from here on (%s: %s)", type(backend).__name__, type(error).__name__, error)
 
     def _show(self, step: int, row: Mapping[str, float], speed: float | None) -> None:
         losses = {name: f"{value:.4f}" for name, value in row.items() if name.endswith("loss")}

@@ -6,41 +6,42 @@ import netrc
 import os
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from foodgen.core.registry import trackers
+from foodgen.core.types import TrackerBackend
 
 log = logging.getLogger("foodgen")
 PATIENCE = 60.0  # seconds that the end of a run waits for W&B
 
 
-class WandbRun:
+@trackers.add_to_registry(name="wandb")
+class WandbRun(TrackerBackend):
     """One W&B run, taken up again by its id; offline where there is no key.
 
     folder   where W&B keeps its files
     run_id   stays the same over restarts
-    name     shown
+    config   of the run, plain mappings
     project  W&B's
-    config   plain mappings
 
     Rows carry their own step, so that rows of a resumed or rolled-back run are kept. Whatever fails
     is said once, and nothing more is sent.
     """
 
-    def __init__(self, folder: Path, run_id: str, name: str, project: str, config: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, run_id: str, config: dict[str, Any], project: str = "foodgen") -> None:
         self.jobs: queue.Queue[Callable[[], None] | None] = queue.Queue(maxsize=10_000)
         self.run: Any = None
         self.failed = False
         self.thread = threading.Thread(target=self._work, daemon=True)
         self.thread.start()
-        self._submit(lambda: self._start(folder, run_id, name, project, config))
+        self._submit(lambda: self._start(folder, run_id, folder.name, project, config))
 
-    def log(self, row: dict[str, Any]) -> None:
-        """Send a row, which holds "step"."""
-        self._submit(lambda: self.run.log(row))
+    def log(self, row: Mapping[str, Any]) -> None:
+        self._submit(lambda: self.run.log(dict(row)))
 
-    def picture(self, step: int, name: str, path: Path) -> None:
-        """Send a picture's file."""
+    def image(self, step: int, name: str, path: Path) -> None:
 
         def send() -> None:
             import wandb

@@ -24,10 +24,15 @@ SHIPPED = [path for path in FILES if path.name not in OTHERS and path.parent.nam
 LARGER = {"ddpm": 36_000_000}  # the paper's own network; all others fit into what is shipped
 
 
+def path_of(name):
+    """The configuration of a run of this name."""
+    name = name.replace("small_", "small/")
+    return next(path for folder in (".", "cpu") if (path := ROOT / "configs" / folder / f"{name}.yaml").is_file())
+
+
 def from_its_configuration(path, classes, device):
     """The model that would be trained first, its weights drawn."""
-    name = path.replace("runs/", "").replace("small_", "small/")
-    trained = load(path=ROOT / "configs" / f"{name}.yaml")
+    trained = load(path=path_of(path.replace("runs/", "")))
     return builder.make_model(trained, classes, device, model_only=True).model
 
 
@@ -36,7 +41,7 @@ def test_every_shipped_file_makes_a_model(path, monkeypatch):
     monkeypatch.setattr("foodgen.builders.models.load_pretrained", from_its_configuration)
     loaded = load(path=path)
     if path.parent.name == "inference":
-        trained = load(path=ROOT / "configs" / f"{path.stem.replace('small_', 'small/')}.yaml")
+        trained = load(path=path_of(path.stem))
         assert loaded.objective == trained.objective
         assert run_folder(loaded) == run_folder(trained)  # the run that training writes
         assert loaded.data.input_val_dir.endswith("test")

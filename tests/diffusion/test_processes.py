@@ -119,7 +119,7 @@ def test_flow_regresses_the_velocity_and_v_the_papers_v():
     clean, noise = torch.randn(2, 8, 1, 2, 2)
     network = Perfect()
     network.answer = clean
-    for process, wanted in (
+    for process, expected in (
         (processes["flow"](), lambda a, s: noise - clean),
         (processes["ddpm"](prediction="v"), lambda a, s: a * noise - s * clean),
         (processes["ddpm"](prediction="eps"), lambda a, s: noise),
@@ -128,7 +128,7 @@ def test_flow_regresses_the_velocity_and_v_the_papers_v():
         t = times(process, 8)
         target = PreconditionedDenoiser(network, process, 1, 2, 0).target(clean, noise, t)
         alpha, sigma = column(process.alpha(t)), column(process.sigma(t))
-        torch.testing.assert_close(target, wanted(alpha, sigma), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(target, expected(alpha, sigma), rtol=1e-3, atol=1e-3)
 
 
 def test_training_times_are_distributed_as_said():

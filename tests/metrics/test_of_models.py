@@ -27,8 +27,10 @@ LABELS = torch.zeros(40, dtype=torch.long)
 def test_few_looks_mean_what_all_of_them_sum_up_to(process):
     model = PreconditionedDenoiser(Zero(), process, 3, 4, classes=2)
     with torch.no_grad(), isolated_randomness(0):
-        whole = BitsPerDimension(steps=30, terms=30)(model, IMAGES, LABELS).mean()
-        few = torch.stack([BitsPerDimension(steps=30, terms=3)(model, IMAGES, LABELS) for _ in range(60)]).flatten()
+        whole = BitsPerDimension(steps=30, terms=30).per_image(model, IMAGES, LABELS).mean()
+        few = torch.stack(
+            [BitsPerDimension(steps=30, terms=3).per_image(model, IMAGES, LABELS) for _ in range(60)]
+        ).flatten()
     assert few.mean().item() == pytest.approx(whole.item(), abs=4 * few.std().item() / len(few) ** 0.5)
 
 
@@ -48,7 +50,7 @@ def test_accuracy_is_the_share_of_right_answers():
 
     labels = torch.tensor([1] * 30 + [0] * 10)
     with isolated_randomness(0):
-        assert Accuracy()(NoisyClassifier(Always(), EDM(), 3, 4), IMAGES, labels).mean() == 0.75
+        assert Accuracy().per_image(NoisyClassifier(Always(), EDM(), 3, 4), IMAGES, labels).mean() == 0.75
 
 
 def test_decibels_are_of_the_full_range():
@@ -58,11 +60,11 @@ def test_decibels_are_of_the_full_range():
         def encode(self, images):
             return images, None
 
-        def decode(self, latents):
+        def decode(self, latents, labels=None):
             return (latents + 0.02).clamp(-1, 1)
 
     expected = 20 * torch.log10(torch.tensor(2 / 0.02))  # the range is 2, the error 0.02
-    torch.testing.assert_close(PSNR()(Off(), IMAGES * 0.9, LABELS).mean(), expected)
+    torch.testing.assert_close(PSNR().per_image(Off(), IMAGES * 0.9, LABELS).mean(), expected)
 
 
 class Few:
@@ -77,10 +79,11 @@ class Few:
 
 def test_measuring_does_not_depend_on_what_was_drawn_before_nor_disturb_it():
     model = PreconditionedDenoiser(Zero(), EDM(), 3, 4, classes=2)
-    evaluator = ModelEvaluator([BitsPerDimension(terms=2)], Few(), lambda x: x / 127.5 - 1, torch.device("cpu"), 8)
+    per_image = BitsPerDimension(terms=2).per_image
+    evaluator = ModelEvaluator(Few(), lambda x: x / 127.5 - 1, torch.device("cpu"), 8)
     state = torch.get_rng_state()
-    first = evaluator(model, 3)
+    first = evaluator(model, 3, per_image)
     assert torch.equal(torch.get_rng_state(), state)
     torch.rand(5)
-    assert evaluator(model, 3) == first
-    assert evaluator(model, 4) != first
+    assert evaluator(model, 3, per_image) == first
+    assert evaluator(model, 4, per_image) != first

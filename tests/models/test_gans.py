@@ -96,7 +96,7 @@ def test_without_classes_labels_mean_nothing(name):
 @pytest.mark.parametrize("name", PLAYERS)
 def test_a_missing_label_is_an_error(name):
     generator, _ = players(name)
-    with pytest.raises(ValueError, match="wants a label"):
+    with pytest.raises(ValueError, match="needs a label"):
         generator(torch.randn(2, *generator.noise_shape), None)
 
 

@@ -221,8 +221,8 @@ def test_penalties_are_left_out_by_null():
         ({"model": {"name": "sngan_discriminator"}}, r"objective: model: SNGANDiscriminator is not a generator"),
         ({"discriminator": {"name": "dcgan"}}, r"objective: discriminator: DCGAN is a generator"),
         ({"penalties": {"loss": {"name": "r1", "weight": 1.0}}}, r"penalties: 'loss' is the name of something else"),
-        ({"penalties": {"r1": False}}, r"objective\.penalties\.r1: a part is wanted, or null"),
-        ({"penalties": 3}, r"objective\.penalties: parts are wanted"),
+        ({"penalties": {"r1": False}}, r"objective\.penalties\.r1: a part is expected, or null"),
+        ({"penalties": 3}, r"objective\.penalties: parts are expected"),
         ({"discriminator_steps": 0}, r"objective: discriminator_steps: 0"),
         (
             {"penalties": {"r1": {"name": "r3", "weight": 1.0}}},

@@ -222,9 +222,9 @@ def test_the_divergence_is_torchs():
     objective = autoencoder()
     mean, log_variance = objective.model.encode(batch().images)
     normal = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
-    wanted = torch.distributions.kl_divergence(normal, torch.distributions.Normal(0.0, 1.0)).flatten(1).sum(1).mean()
+    expected = torch.distributions.kl_divergence(normal, torch.distributions.Normal(0.0, 1.0)).flatten(1).sum(1).mean()
     seed_step(0, 1)
-    torch.testing.assert_close(objective.autoencoder_loss(False, batch())["kl"], wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(objective.autoencoder_loss(False, batch())["kl"], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_adversary_weighs_as_much_as_the_rest_at_the_last_layer():

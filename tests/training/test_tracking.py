@@ -11,12 +11,16 @@ import zlib
 import pytest
 import torch
 import wandb
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto import wandb_internal_pb2
 
-from foodgen.core.errors import UserError
+from foodgen.core.errors import ConfigError, UserError
 from foodgen.core.files import read_jsonl
+from foodgen.core.registry import build
+from foodgen.core.types import TrackerBackend
 from foodgen.reporting.grids import save_grid
 from foodgen.training import wandb_run
+from foodgen.training.tensorboard_run import TensorBoardRun
 from foodgen.training.tracker import Tracker
 from foodgen.training.wandb_run import WandbRun
 
@@ -140,13 +144,13 @@ def test_an_older_state_has_one_count_for_all(tmp_path):
 def test_wandb_keeps_every_row_of_a_run_that_was_rolled_back(tmp_path):
     for steps in (range(10), range(5, 12)):
         time.sleep(1.1)  # W&B names its folders by the second
-        remote = WandbRun(tmp_path, "abc123", "run", "project", {"lr": 0.1, "model": {"width": 64}})
-        tracker = Tracker(tmp_path, 12, remote)
+        remote = WandbRun(tmp_path, "abc123", {"lr": 0.1, "model": {"width": 64}}, "project")
+        tracker = Tracker(tmp_path, 12, [remote])
         for step in steps:
             tracker.write({"step": step, "loss": step / 10})
         path = tmp_path / "grid.png"
         save_grid(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), [0, 1], ["a", "b"], path)
-        tracker.picture(steps[-1], "grid", path)
+        tracker.image(steps[-1], "grid", path)
         tracker.close(0)
         assert not remote.failed
     wandb.teardown()  # W&B's own process ends its file up to a tenth of a second after finish()
@@ -189,8 +193,8 @@ def test_no_trouble_of_wandb_reaches_training(kind, tmp_path, monkeypatch, caplo
         )
     else:
         fake(monkeypatch, init=broken if kind == "fails" else never)
-    remote = WandbRun(tmp_path, "abc123", "run", "project", {})
-    tracker = Tracker(tmp_path, 10, remote)
+    remote = WandbRun(tmp_path, "abc123", {}, "project")
+    tracker = Tracker(tmp_path, 10, [remote])
     began = time.monotonic()
     for step in range(20_000):
         remote.log({"step": step})
@@ -214,6 +218,41 @@ def test_an_unreachable_server_means_offline(tmp_path, monkeypatch, caplog):
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
     fake(monkeypatch, init=init)
-    WandbRun(tmp_path, "abc123", "run", "project", {}).close(0)
+    WandbRun(tmp_path, "abc123", {}, "project").close(0)
     assert modes == ["online", "offline"]
     assert "logged offline" in caplog.text
+
+
+def test_tensorboard_shows_a_resumed_run_once(tmp_path):
+    for step, steps in ((0, range(1, 6)), (3, range(4, 8))):
+        tracker = Tracker(tmp_path, 12, [TensorBoardRun(tmp_path, step)])
+        for now in steps:
+            tracker.write({"step": now, "model/loss": now / 10, "val/precision": "fp32"})
+        save_grid(torch.full((2, 3, 8, 8), 99, dtype=torch.uint8), [0, 1], ["a", "b"], tmp_path / "grid.png")
+        tracker.image(steps[-1], "grid", tmp_path / "grid.png")
+        tracker.close(0)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("model/loss")] == [*range(1, 8)]
+    assert [event.value for event in events.Scalars("model/loss")] == pytest.approx([n / 10 for n in range(1, 8)])
+    assert events.Images("grid")[-1].step == 7
+
+
+def test_a_missing_package_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ConfigError, match="pip install tensorboard"):
+        build("trackers", {"name": "tensorboard"}, folder=tmp_path, step=0)
+
+
+def test_a_backend_that_fails_is_left_out(tmp_path, caplog):
+    class Failing(TrackerBackend):
+        def log(self, row):
+            raise OSError("no space left")
+
+        image = close = log
+
+    tracker = Tracker(tmp_path, 3, [Failing()])
+    tracker.write({"step": 1})
+    tracker.write({"step": 2})
+    tracker.close(0)
+    assert caplog.text.count("Failing is left out from here on") == 1
+    assert [row["step"] for row in read_jsonl(tmp_path / "metrics.jsonl")] == [1, 2]

@@ -1,0 +1,80 @@
+"""The second stage of a cascade (Ho 2021): a small image and its class to a large one."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from foodgen.core.networks import Autoencoder, SteerableGenerator
+from foodgen.core.registry import models
+from foodgen.layers.adversarial import at_least_one
+from foodgen.layers.convolution import convolution
+from foodgen.layers.residual import ResidualBlock
+from foodgen.layers.style import normalised
+
+
+@models.add_to_registry(name="upsampler")
+class Upsampler(Autoencoder):
+    """A GAN's generator that an encoder of the small image steers, by its latent and by what is added to its maps.
+
+    generator       of the large images; its weights may be those of a trained GAN
+    channels        of the images
+    low_resolution  height and width of the small image: 8, 16, ...
+    encoder_widths  channels of the encoder at the small image's size and at each halving of it, down to 4
+
+    As an autoencoder its latents are images averaged down to the small size, without variance. It is not
+    conditioned on the noise level, which it has to see in the small image. Raises ValueError if the sizes do not fit.
+    """
+
+    def __init__(
+        self,
+        generator: SteerableGenerator,
+        channels: int,
+        low_resolution: int = 16,
+        encoder_widths: Sequence[int] = (96, 128, 256),
+    ) -> None:
+        super().__init__()
+        at_least_one(low_resolution=low_resolution, encoder_widths=min(encoder_widths, default=0))
+        if low_resolution != 4 * 2 ** (len(encoder_widths) - 1) or len(encoder_widths) > len(generator.widths):
+            raise ValueError(
+                f"encoder_widths: {len(encoder_widths)} halve {low_resolution} pixels to something else than 4, or are "
+                f"more than the generator's {len(generator.widths)} widths"
+            )
+        self.noise_shape = (channels, low_resolution, low_resolution)
+        self.generator = generator
+        self.first = convolution(channels, encoder_widths[0])
+        self.encoder, now = nn.ModuleList(), encoder_widths[0]
+        for index, wide in enumerate(encoder_widths):
+            self.encoder.append(ResidualBlock(now, wide, resample="down" if index else "none"))
+            now = wide
+        self.to_latent = nn.Linear(16 * now, generator.z_dim)
+        self.to_maps = nn.ModuleList(  # added to the generator's maps, the smallest first
+            convolution(inputs, outputs, zero=True)
+            for inputs, outputs in zip(reversed(encoder_widths), generator.widths, strict=False)
+        )
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The images, (batch, channels, image_size, image_size), averaged down; and a log variance of next to none."""
+        low = functional.adaptive_avg_pool2d(images, self.noise_shape[-1])
+        return low, torch.full_like(low, -30.0)
+
+    def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Small images, (batch, *noise_shape), clean or noisy, to large ones."""
+        images: Tensor = self(latents, labels)
+        return images
+
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """What `decode` does, as compilation has it."""
+        x, maps = self.first(latents), list[Tensor]()
+        for block in self.encoder:
+            x = block(x)
+            maps.insert(0, x)
+        latent = normalised(self.to_latent(x.flatten(1)))
+        return self.generator.synthesis(latent, labels, [to(x) for to, x in zip(self.to_maps, maps, strict=True)])
+
+    def normalise(self, latents: Tensor) -> Tensor:
+        return latents
+
+    def denormalise(self, latents: Tensor) -> Tensor:
+        return latents

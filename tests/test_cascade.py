@@ -1,0 +1,203 @@
+"""The cascade: an upsampler that starts from a GAN, and diffusion of small images that it makes large."""
+
+import json
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+
+import inference
+import train
+from foodgen.builders.inference import make_inference
+from foodgen.core import config
+from foodgen.core.errors import ConfigError
+from foodgen.core.settings import Config
+from foodgen.core.types import Batch
+from foodgen.data.codecs import LowResolution
+from foodgen.diffusion.guidance import NoGuidance
+from foodgen.models.pretrained import EfficientNetLite
+from foodgen.models.projected_gan_slim import SlimFastGAN
+from foodgen.models.upsampler import Upsampler
+from foodgen.objectives.adversarial import Adversarial
+from foodgen.objectives.gan_losses import Hinge
+from foodgen.objectives.penalties import PenaltyInputs
+from foodgen.objectives.perceptual import Perceptual, PixelError
+from foodgen.objectives.super_resolution import SuperResolution
+from foodgen.samplers.deterministic import Euler, Heun
+from foodgen.training.checkpoint import read
+from tests.runs import digest, last, run_of, score_by_colours
+from tests.samplers.test_against_theory import DEVIATION, MEAN, PROCESSES, ExactDenoiser, make_process
+from tests.test_recipes import stop_at
+
+
+def upsampler(classes=3):
+    return Upsampler(SlimFastGAN(3, 32, classes, widths=[16, 12, 8], z_dim=8, w_dim=8), 3, 8, encoder_widths=[4, 6])
+
+
+@pytest.mark.long
+def test_both_stages_train_resume_to_the_bit_and_sample(small, tmp_path, monkeypatch):
+    score_by_colours(monkeypatch)
+    for name, *options in (
+        ["upsampler"],
+        ["cascade", f"codec.path={run_of(tmp_path, 'upsampler-whole')}", "sampler.steps=3"],
+    ):
+        arguments = small(f"small/{name}", *options, "train.val_step=100")
+        assert train.main([*arguments, f"exp.run={name}-whole"]) == 0
+        with monkeypatch.context() as patch:
+            stop_at(3, patch)
+            train.main([*arguments, f"exp.run={name}-parts"])
+        train.main([*arguments, f"exp.run={name}-parts", "train.checkpoint_path=latest"])
+        assert digest(last(tmp_path, f"{name}-parts")) == digest(last(tmp_path, f"{name}-whole"))
+    sampled = [*options, "exp.run=cascade-parts", "train.checkpoint_path=latest", "inference.count=16"]
+    inference.main(small("small/cascade", *sampled, "inference.metrics=[fid]", "inference.visualisations=[trajectory]"))
+    found = json.loads((run_of(tmp_path, "cascade-parts") / "metrics.json").read_text())
+    assert found["fid"] > 0
+    assert len(list((run_of(tmp_path, "cascade-parts") / "images").glob("*/*.png"))) == 16
+
+
+@pytest.mark.long
+def test_networks_start_from_another_training(small, tmp_path, monkeypatch):
+    stop_at(2, monkeypatch)
+    train.main(small("small/projected_gan_slim", "exp.run=gan"))
+    gan = str(last(tmp_path, "gan"))
+    export = tmp_path / "export"
+    from export import main
+
+    main(
+        small(
+            "small/projected_gan_slim",
+            *("exp.run=gan", f"train.checkpoint_path={gan}", f"export.output_dir={export}", "export.partners=true"),
+        )
+    )
+    start = f"train.initial_weights={{model.generator: {export}, discriminator: {export}}}"
+    frozen = [f"optimizers.{name}.lr=1e-12" for name in ("model", "discriminator")]
+    train.main(small("small/upsampler", "exp.run=up", start, *frozen))
+    old, new = read(Path(gan)), read(last(tmp_path, "up")).weights
+    for name, tensor in old.average.items():
+        if tensor.is_floating_point() and "strength" not in name and "running" not in name and "._" not in name:
+            torch.testing.assert_close(new[f"model.generator.{name}"], tensor, rtol=0.01, atol=1e-4)
+    heads = [name for name in old.weights if name.startswith("discriminator.heads") and name.endswith("original")]
+    for name in heads:
+        torch.testing.assert_close(new[name], old.weights[name], rtol=0, atol=1e-5)
+    assert heads
+    with pytest.raises(ConfigError, match=r"the objective has no network 'model.generater'"):
+        train.main(
+            small("small/upsampler", "exp.run=no", f"train.initial_weights={{model.generater: {export}}}"),
+        )
+
+
+def test_an_untrained_upsampler_is_its_generator():
+    model, labels = upsampler().eval(), torch.tensor([0, 2])
+    low = torch.randn(2, *model.noise_shape)
+    x = model.first(low)
+    for block in model.encoder:
+        x = block(x)
+    latent = torch.nn.functional.normalize(model.to_latent(x.flatten(1)), dim=1) * 8**0.5
+    noise = torch.zeros(2, *model.generator.noise_shape)
+    torch.testing.assert_close(model.decode(low, labels), model.generator.images(latent, labels, noise))
+
+
+def test_an_upsampler_averages_down():
+    image = torch.rand(1, 3, 32, 32)
+    low, log_variance = upsampler().encode(image)
+    torch.testing.assert_close(low[0, :, 0, 0], image[0, :, :4, :4].mean(dim=(1, 2)))
+    assert log_variance.exp().max() < 1e-12
+
+
+def test_sizes_that_make_no_upsampler_are_refused():
+    with pytest.raises(ValueError, match="encoder_widths: 2 halve 16 pixels"):
+        Upsampler(SlimFastGAN(3, 32, 0, widths=[16, 12, 8]), 3, 16, encoder_widths=[4, 6])
+
+
+def test_small_images_and_back():
+    codec = LowResolution(32, 8, load_pretrained=lambda path: None)
+    flat = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    large = flat.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
+    assert codec.encode(large).shape == (2, 3, 8, 8)
+    assert torch.equal(codec.decode(codec.encode(large)), large)
+
+
+def test_another_model_is_no_upsampler():
+    with pytest.raises(ConfigError, match="here holds a Linear, not an upsampler"):
+        LowResolution(32, 8, lambda path: torch.nn.Linear(1, 1), path="here")
+    with pytest.raises(ConfigError, match=r"enlarges 8 pixels, not codec.low_resolution=16"):
+        LowResolution(32, 16, lambda path: upsampler(), path="here")
+    with pytest.raises(ConfigError, match="5 does not divide 32"):
+        LowResolution(32, 5, lambda path: None)
+
+
+class Discriminator(torch.nn.Module):
+    def forward(self, images, labels):
+        return images.mean(dim=(1, 2, 3))
+
+
+def test_small_images_are_as_noisy_as_asked():
+    seen = []
+
+    class Watched(Upsampler):
+        def forward(self, latents, labels=None):
+            seen.append(latents)
+            return super().forward(latents, labels)
+
+    model = Watched(SlimFastGAN(3, 32, 3, widths=[16, 12, 8], z_dim=8, w_dim=8), 3, 8, encoder_widths=[4, 6])
+    objective = SuperResolution(model, Discriminator(), Hinge(), noise_min=0.1, noise_max=1.0)
+    batch = Batch(torch.zeros(256, 3, 32, 32), torch.zeros(256, dtype=torch.long))
+    objective.generator_loss({}, batch)
+    deviations = seen[0].flatten(1).std(dim=1)
+    assert 0.08 < deviations.min() < 0.12
+    assert 0.85 < deviations.max() < 1.15
+    assert deviations.log().mean().exp().item() == pytest.approx(0.1**0.5, rel=0.15)
+    with pytest.raises(ValueError, match="noise_min, noise_max"):
+        SuperResolution(model, Discriminator(), Hinge(), noise_min=0.0)
+
+
+def test_distances_from_the_real_image():
+    real = torch.rand(2, 3, 32, 32) * 2 - 1
+    inputs = PenaltyInputs(None, None, real, real + 0.25, torch.tensor([0, 1]))
+    assert PixelError(resolution=8)(inputs).item() == pytest.approx(0.25, rel=1e-4)
+    checkers = torch.ones(32, 32)
+    checkers[::2, ::2] = checkers[1::2, 1::2] = -1
+    inputs.fake = real + checkers
+    assert PixelError(resolution=8)(inputs).item() == pytest.approx(0.0, abs=1e-5)
+    perceptual = Perceptual(EfficientNetLite(resolution=64))
+    assert perceptual(inputs).item() > 0.01
+    inputs.fake = real.clone()
+    assert perceptual(inputs).item() == pytest.approx(0.0, abs=1e-5)
+
+
+def test_a_gan_has_no_pairs():
+    with pytest.raises(ValueError, match=r"penalties.near: compares a generated image with its real one"):
+        Adversarial(upsampler().generator, Discriminator(), Hinge(), {"near": PixelError(resolution=8)})
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("kind", [Euler, Heun])
+def test_sampling_ends_at_the_noise_level_asked_for(process, kind):
+    model = ExactDenoiser(make_process(process))
+    samples = kind(NoGuidance(), steps=100, sigma_end=0.5)(model, lambda: torch.randn(20_000, 1, 1, 1))
+    assert samples.mean().item() == pytest.approx(MEAN, abs=0.02)
+    assert samples.std().item() == pytest.approx((DEVIATION**2 + 0.5**2) ** 0.5, rel=0.03)
+    with pytest.raises(ValueError, match="sigma_end: -1"):
+        kind(NoGuidance(), sigma_end=-1)
+
+
+def test_no_more_images_are_held_than_a_batch(tiny, tmp_path, monkeypatch):
+    stop_at(1, monkeypatch)
+    train.main(tiny)
+    monkeypatch.undo()
+    made = make_inference(config.load([*tiny, "train.checkpoint_path=latest", "inference.count=320"], Config))
+    alive, most, sample = weakref.WeakSet(), [], made.sample
+
+    def watched(seed):
+        for indices, images in sample(seed):
+            alive.add(images)
+            most.append(len(alive))
+            yield indices, images
+            del images
+
+    made.sample = watched
+    made.run()
+    assert len(most) == 20
+    assert max(most) <= 2
+    assert len(list((run_of(tmp_path) / "images").glob("*/*.png"))) == 320
