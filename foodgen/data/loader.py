@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from foodgen.core import distributed
 from foodgen.core.errors import DataError
 from foodgen.core.randomness import seed_of
+from foodgen.core.types import Images
 
 _readers: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -52,7 +53,7 @@ class Order(Sampler[np.ndarray]):
 class _Batches(Dataset[tuple[Tensor, Tensor]]):
     """Lets DataLoader fetch a whole batch by its indices."""
 
-    def __init__(self, images: Any) -> None:
+    def __init__(self, images: Images) -> None:
         self.images = images
 
     def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -69,7 +70,7 @@ class Loader:
     """
 
     def __init__(
-        self, images: Any, batch_size: int, seed: int, device: torch.device, workers: int, keep_on_device: bool
+        self, images: Images, batch_size: int, seed: int, device: torch.device, workers: int, keep_on_device: bool
     ) -> None:
         self.images, self.batch_size, self.seed = images, batch_size, seed
         self.device, self.workers = device, workers
@@ -108,7 +109,7 @@ class Loader:
             raise
 
 
-def _move_all(images: Any, device: torch.device, chunk: int = 4096) -> tuple[Tensor, Tensor]:
+def _move_all(images: Images, device: torch.device, chunk: int = 4096) -> tuple[Tensor, Tensor]:
     parts = [images.batch(range(i, min(i + chunk, len(images)))) for i in range(0, len(images), chunk)]
     return torch.cat([p[0].to(device) for p in parts]), torch.cat([p[1].to(device) for p in parts])
 

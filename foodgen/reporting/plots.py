@@ -2,16 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from foodgen.core.files import atomic
+
+if TYPE_CHECKING:  # it takes long to load
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito, 2008
 MARKERS, DASHES = "osD^vPX", ("-", "--", "-.", ":")
 LABELS = {"fid": "FID", "kid": "KID, thousandths"}
 
 
-def new_figure(columns: int = 1, rows: int = 1, width: float = 4.0, height: float = 3.0) -> tuple[Any, list[Any]]:
+def new_figure(columns: int = 1, rows: int = 1, width: float = 4.0, height: float = 3.0) -> "tuple[Figure, list[Axes]]":
     """A figure and its axes, in reading order."""
     from matplotlib.figure import Figure
 
@@ -24,7 +28,7 @@ def new_figure(columns: int = 1, rows: int = 1, width: float = 4.0, height: floa
     return figure, axes
 
 
-def save_figure(figure: Any, path: Path) -> None:
+def save_figure(figure: "Figure", path: Path) -> None:
     """Write a PNG, whole or not at all, with nothing in it that changes from one time to the next."""
     with atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
@@ -48,7 +52,7 @@ def label_of(name: str) -> str:
     return f"{title} ({space})" if space else title
 
 
-def sweep_axes(axis: Any, rows: Sequence[Mapping[str, Any]], x: str, y: str, lines: Sequence[str] = ()) -> None:
+def sweep_axes(axis: "Axes", rows: Sequence[Mapping[str, Any]], x: str, y: str, lines: Sequence[str] = ()) -> None:
     """Draw y against the setting x, a line for each combination of the other settings, and the real images' band."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:

@@ -1,13 +1,17 @@
 """Optimizers of torch under their names."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from foodgen.core.devices import has_bf16
 from foodgen.core.registry import optimizers
 from foodgen.training.scaling import LossScaler
+
+log = logging.getLogger("foodgen")
 
 
 class Optimizer:
@@ -90,6 +94,8 @@ class Muon(Optimizer):
         others = [weight for weight in weights if id(weight) not in chosen]
         if not matrices:
             raise ValueError("muon moves matrices, and this network has none; use adamw")
+        if matrices[0].device.type == "cpu" and not has_bf16(matrices[0].device):
+            log.warning("muon computes in bf16, which this processor emulates slowly: adamw is faster here")
         muon = torch.optim.Muon(matrices, lr=lr, momentum=momentum, weight_decay=weight_decay)
         super().__init__([muon, _adamw(others, adamw_lr, adamw_betas, weight_decay)])
 

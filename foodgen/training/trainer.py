@@ -13,6 +13,8 @@ from foodgen.core.errors import UserError
 from foodgen.core.networks import NormalizedWeights
 from foodgen.core.randomness import seed_step
 from foodgen.core.types import Batch, Objective, Phase
+from foodgen.training.ema import Average
+from foodgen.training.optimizers import Optimizer
 
 
 class LossModule(nn.Module):
@@ -46,9 +48,9 @@ class Trainer:
         objective: Objective,
         batches: Callable[[int], Generator[tuple[Tensor, Tensor], None, None]],
         encode: Callable[[Tensor], Tensor],
-        optimizers: Mapping[str, Any],
+        optimizers: Mapping[str, Optimizer],
         schedule: Callable[[int], float],
-        ema: Any,
+        ema: Average,
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
         seed: int = 0,
         grad_accumulation: int = 1,
@@ -63,7 +65,7 @@ class Trainer:
             for name, module in self.losses.items()
         }
         distributed.copy_from_main(objective)
-        self.ddp: dict[str, Any] = {}
+        self.ddp: dict[str, DistributedDataParallel] = {}
         if distributed.world_size() > 1:
             self.ddp = {name: DistributedDataParallel(module) for name, module in self.losses.items()}
         self.global_step = 0
