@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from foodgen.builders.training import make_model, make_trainer
+from foodgen.builders.training import make_loader, make_model, make_trainer
 from foodgen.core import config as configuration
 from foodgen.core.devices import keep_freed_memory
 from foodgen.core.settings import Config
@@ -41,7 +41,8 @@ def ours(path: str, batch: int, *overrides: str) -> Subject:
     """A training step of a configuration, from uint8 photos to moved weights."""
     config = configuration.load([f"exp.config_path={path}", f"data.train_batch_size={batch}", *overrides], Config)
     images = Packed(PHOTOS / "val", 64)
-    trainer = make_trainer(config, make_model(config, images.classes, CPU), images)
+    model = make_model(config, images.classes, CPU)
+    trainer = make_trainer(config, model, make_loader(config, model, images))
     pixels, labels = images.batch(range(0, 20 * batch, 20))
     return batch, lambda: trainer.step(1, pixels, labels)
 

@@ -1,30 +1,35 @@
 """The cascade: an upsampler that starts from a GAN, and diffusion of small images that it makes large."""
 
 import json
+import shutil
 import weakref
 from pathlib import Path
 
 import pytest
 import torch
 
+import foodgen
 import inference
 import train
 from foodgen.builders.inference import make_inference
 from foodgen.core import config
-from foodgen.core.errors import ConfigError
+from foodgen.core.errors import ConfigError, UserError
 from foodgen.core.settings import Config
 from foodgen.core.types import Batch
 from foodgen.data.codecs import LowResolution
 from foodgen.diffusion.guidance import NoGuidance
 from foodgen.models.pretrained import EfficientNetLite
 from foodgen.models.projected_gan_slim import SlimFastGAN
-from foodgen.models.upsampler import Upsampler
+from foodgen.models.upsampler import SteeredUpsampler
 from foodgen.objectives.adversarial import Adversarial
 from foodgen.objectives.gan_losses import Hinge
-from foodgen.objectives.penalties import PenaltyInputs
+from foodgen.objectives.penalties import PathLength, PenaltyInputs
 from foodgen.objectives.perceptual import Perceptual, PixelError
 from foodgen.objectives.super_resolution import SuperResolution
+from foodgen.samplers.ancestral import Ancestral
 from foodgen.samplers.deterministic import Euler, Heun
+from foodgen.samplers.dpm_solver import DPMSolver
+from foodgen.samplers.stochastic import Stochastic
 from foodgen.training.checkpoint import read
 from tests.runs import digest, last, run_of, score_by_colours
 from tests.samplers.test_against_theory import DEVIATION, MEAN, PROCESSES, ExactDenoiser, make_process
@@ -32,7 +37,11 @@ from tests.test_recipes import stop_at
 
 
 def upsampler(classes=3):
-    return Upsampler(SlimFastGAN(3, 32, classes, widths=[16, 12, 8], z_dim=8, w_dim=8), 3, 8, encoder_widths=[4, 6])
+    return SteeredUpsampler(generator(classes), 3, 32, 8, encoder_widths=[4, 6])
+
+
+def generator(classes=3):
+    return SlimFastGAN(3, 32, classes, widths=[16, 12, 8], z_dim=8, w_dim=8)
 
 
 @pytest.mark.long
@@ -107,7 +116,7 @@ def test_an_upsampler_averages_down():
 
 def test_sizes_that_make_no_upsampler_are_refused():
     with pytest.raises(ValueError, match="encoder_widths: 2 halve 16 pixels"):
-        Upsampler(SlimFastGAN(3, 32, 0, widths=[16, 12, 8]), 3, 16, encoder_widths=[4, 6])
+        SteeredUpsampler(generator(), 3, 32, 16, encoder_widths=[4, 6])
 
 
 def test_small_images_and_back():
@@ -121,10 +130,13 @@ def test_small_images_and_back():
 def test_another_model_is_no_upsampler():
     with pytest.raises(ConfigError, match="here holds a Linear, not an upsampler"):
         LowResolution(32, 8, lambda path: torch.nn.Linear(1, 1), path="here")
-    with pytest.raises(ConfigError, match=r"enlarges 8 pixels, not codec.low_resolution=16"):
+    with pytest.raises(ConfigError, match=r"enlarges 8 pixels to 32, not codec.low_resolution=16 to"):
         LowResolution(32, 16, lambda path: upsampler(), path="here")
-    with pytest.raises(ConfigError, match="5 does not divide 32"):
-        LowResolution(32, 5, lambda path: None)
+    with pytest.raises(ConfigError, match=r"to 32, not codec.low_resolution=8 to data.image_size=64"):
+        LowResolution(64, 8, lambda path: upsampler(), path="here")
+    for size in (5, 0):
+        with pytest.raises(ConfigError, match=f"{size} does not divide 32"):
+            LowResolution(32, size, lambda path: None)
 
 
 class Discriminator(torch.nn.Module):
@@ -135,12 +147,12 @@ class Discriminator(torch.nn.Module):
 def test_small_images_are_as_noisy_as_asked():
     seen = []
 
-    class Watched(Upsampler):
+    class Watched(SteeredUpsampler):
         def forward(self, latents, labels=None):
             seen.append(latents)
             return super().forward(latents, labels)
 
-    model = Watched(SlimFastGAN(3, 32, 3, widths=[16, 12, 8], z_dim=8, w_dim=8), 3, 8, encoder_widths=[4, 6])
+    model = Watched(generator(), 3, 32, 8, encoder_widths=[4, 6])
     objective = SuperResolution(model, Discriminator(), Hinge(), noise_min=0.1, noise_max=1.0)
     batch = Batch(torch.zeros(256, 3, 32, 32), torch.zeros(256, dtype=torch.long))
     objective.generator_loss({}, batch)
@@ -168,25 +180,35 @@ def test_distances_from_the_real_image():
 
 def test_a_gan_has_no_pairs():
     with pytest.raises(ValueError, match=r"penalties.near: compares a generated image with its real one"):
-        Adversarial(upsampler().generator, Discriminator(), Hinge(), {"near": PixelError(resolution=8)})
+        Adversarial(generator(), Discriminator(), Hinge(), {"near": PixelError(resolution=8)})
+    with pytest.raises(ValueError, match=r"penalties.length: needs a Generator"):
+        SuperResolution(upsampler(), Discriminator(), Hinge(), {"length": PathLength()})
+    with pytest.raises(ValueError, match="SlimFastGAN is no Upsampler"):
+        SuperResolution(generator(), Discriminator(), Hinge())
 
 
 @pytest.mark.parametrize("process", PROCESSES)
-@pytest.mark.parametrize("kind", [Euler, Heun])
+@pytest.mark.parametrize("kind", [Euler, Heun, DPMSolver, Ancestral, Stochastic])
 def test_sampling_ends_at_the_noise_level_asked_for(process, kind):
     model = ExactDenoiser(make_process(process))
-    samples = kind(NoGuidance(), steps=100, sigma_end=0.5)(model, lambda: torch.randn(20_000, 1, 1, 1))
+    sampler = kind(NoGuidance(), steps=200, sigma_end=0.5)
+    sampler.check(model)
+    samples = sampler(model, lambda: torch.randn(20_000, 1, 1, 1))
     assert samples.mean().item() == pytest.approx(MEAN, abs=0.02)
     assert samples.std().item() == pytest.approx((DEVIATION**2 + 0.5**2) ** 0.5, rel=0.03)
     with pytest.raises(ValueError, match="sigma_end: -1"):
         kind(NoGuidance(), sigma_end=-1)
+    with pytest.raises(ValueError, match=r"sigma_end: 1000000.* is not within the noise levels"):
+        kind(NoGuidance(), steps=3, sigma_end=1e6).check(ExactDenoiser(make_process("edm")))
 
 
 def test_no_more_images_are_held_than_a_batch(tiny, tmp_path, monkeypatch):
-    stop_at(1, monkeypatch)
-    train.main(tiny)
-    monkeypatch.undo()
-    made = make_inference(config.load([*tiny, "train.checkpoint_path=latest", "inference.count=320"], Config))
+    with monkeypatch.context() as patch:
+        stop_at(1, patch)
+        train.main(tiny)
+    score_by_colours(monkeypatch)
+    scored = ["train.checkpoint_path=latest", "inference.count=320", "inference.metrics=[fid]"]
+    made = make_inference(config.load([*tiny, *scored], Config))
     alive, most, sample = weakref.WeakSet(), [], made.sample
 
     def watched(seed):
@@ -197,7 +219,67 @@ def test_no_more_images_are_held_than_a_batch(tiny, tmp_path, monkeypatch):
             del images
 
     made.sample = watched
-    made.run()
+    assert made.run()["fid"] > 0
     assert len(most) == 20
     assert max(most) <= 2
     assert len(list((run_of(tmp_path) / "images").glob("*/*.png"))) == 320
+
+
+def test_an_interrupted_inference_keeps_the_earlier_images(tiny, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_at(1, patch)
+        train.main(tiny)
+    sampled = [*tiny, "train.checkpoint_path=latest", "inference.count=32"]
+    inference.main(sampled)
+    before = {path: path.read_bytes() for path in (run_of(tmp_path) / "images").glob("*/*.png")}
+    made = make_inference(config.load([*sampled, "inference.overwrite=true", "inference.seed=5"], Config))
+    sample = made.sample
+
+    def cut(seed):
+        yield next(sample(seed))
+        raise KeyboardInterrupt
+
+    made.sample = cut
+    with pytest.raises(KeyboardInterrupt):
+        made.run()
+    assert before == {path: path.read_bytes() for path in (run_of(tmp_path) / "images").glob("*/*.png")}
+    inference.main([*sampled, "inference.overwrite=true", "inference.seed=5"])
+    assert before != {path: path.read_bytes() for path in (run_of(tmp_path) / "images").glob("*/*.png")}
+    assert not (run_of(tmp_path) / "images.partial").exists()
+
+
+def test_an_upsampler_of_other_classes_is_refused(small, tmp_path, monkeypatch, plates):
+    with monkeypatch.context() as patch:
+        stop_at(1, patch)
+        train.main(small("small/upsampler", "exp.run=up"))
+    other = tmp_path / "other"
+    for split in ("train", "test"):
+        (other / split).mkdir(parents=True)
+        for folder in sorted((plates / split).glob("[!.]*"))[:3]:
+            (other / split / folder.name).symlink_to(folder)
+    folders = [f"data.input_train_dir={other / 'train'}", f"data.input_val_dir={other / 'test'}"]
+    with pytest.raises(UserError, match="has 8 classes, training has 3"):
+        train.main(small("small/cascade", f"codec.path={run_of(tmp_path, 'up')}", *folders))
+
+
+def test_an_upsampler_in_the_checkpoints_folder_is_found(small, tmp_path, monkeypatch):
+    stop_at(1, monkeypatch)
+    train.main(small("small/upsampler", "exp.run=up"))
+    train.main(small("small/cascade", "codec.path=null", "sampler.sigma_end=0", "exp.run=first"))
+    shipped = tmp_path / "shipped"
+    shutil.copytree(last(tmp_path, "first"), shipped)
+    shutil.copytree(last(tmp_path, "up"), shipped / "upsampler")
+    (shipped / "inference.yaml").write_text("codec: {name: low_resolution, path: upsampler}\n")
+    pipeline = foodgen.load(shipped)
+    assert pipeline.parts.codec.upsampler is not None
+    blocks = foodgen.load(last(tmp_path, "first")).sample_tensor(count=2)
+    assert torch.equal(blocks[..., ::4, ::4].repeat_interleave(4, 2).repeat_interleave(4, 3), blocks)
+    assert not torch.equal(pipeline.sample_tensor(count=2), blocks)
+
+
+def test_trackers_come_from_the_configuration(tiny, tmp_path):
+    train.main([*tiny, "trackers={tensorboard: {name: tensorboard}}"])
+    assert list((run_of(tmp_path) / "tensorboard").glob("events.*"))
+    with pytest.raises(ConfigError, match=r"trackers\.board: no tracker is named 'tensorbord'; did you mean"):
+        train.main([*tiny, "exp.run=other", "trackers={board: {name: tensorbord}}"])
+    assert not (run_of(tmp_path, "other") / "config.yaml").exists()

@@ -1,5 +1,6 @@
 """Two gloo processes under torchrun: the same training as one process with the whole batch."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import torch
 from foodgen.core.files import read_jsonl
 from foodgen.training.checkpoint import Checkpoints, read
 from tests.conftest import ROOT
+from tests.runs import pixels
 
 # train.py, with every phase's gradients averaged by hand when asked to, as double backward wants it.
 DRIVER = """
@@ -113,3 +115,25 @@ def test_two_processes_score_and_sweep_as_one(tiny, tmp_path, script):
         for key in ("pixels/fid", "pixels/fid_to_training", "pixels/recall"):
             assert one[key] == pytest.approx(two[key], rel=1e-3), key
         assert one["real_baseline"] == pytest.approx(two["real_baseline"], rel=1e-6)
+
+
+@pytest.mark.long
+def test_two_processes_write_the_images_of_one(tiny, tmp_path, script):
+    script("train.py", *tiny, "train.steps=2", check=True)
+    drawn = [*tiny, "train.checkpoint_path=latest", "inference.count=32"]
+    drawn += ["inference.metrics=[pixels/fid,pixels/memorisation]", "inference.baseline_draws=0"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "inference.py"]
+    for name, command in (("one", ["inference.py"]), ("two", torchrun)):
+        script(*command, *drawn, f"inference.output_dir={tmp_path / name}", check=True)
+    one, two = (
+        {path.relative_to(folder): path for path in folder.rglob("*.png")}
+        for folder in (tmp_path / "one", tmp_path / "two")
+    )
+    assert one.keys() == two.keys()
+    assert len(one) == 32 + 2  # the grid and the nearest pairs
+    for name, path in one.items():
+        difference = pixels(path).int() - pixels(two[name]).int()
+        assert difference.abs().max() <= 1, name
+    found = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two")]
+    assert found[0]["pixels/fid"] == pytest.approx(found[1]["pixels/fid"], rel=1e-3)
+    assert found[0]["evaluations"] == found[1]["evaluations"]

@@ -16,6 +16,7 @@ from foodgen.builders.scoring import (
     check_sampler,
     find_reference,
     find_training,
+    for_model,
     make_scorer,
     metric_specs,
     of_images,
@@ -171,7 +172,7 @@ def _common(
 
 def _baseline(config: Config, scorer: Scorer | None, training: Images | None, labels: Sequence[int]) -> list[list[int]]:
     """Subsets of training images for the real-data baseline, with a warning if they are fewer than asked for."""
-    asked, folder = config.inference.baseline_draws if scorer else 0, config.data.input_train_dir
+    asked, folder = config.inference.baseline_draws if scorer and scorer.groups else 0, config.data.input_train_dir
     if asked and training is None:
         log.warning("no real-data baseline: data.input_train_dir: %s has no images beside the reference", folder)
     if not asked or training is None:
@@ -198,7 +199,8 @@ def _shared_scorer(
     key = repr((config.data, config.spaces, config.train.precision, config.inference.metrics))
     if key not in known:
         known[key] = make_scorer(config, specs, reference, device, training, model=pipeline.parts)
-    return known[key]
+    scorer = known[key]
+    return scorer and for_model(scorer, config, specs, pipeline.parts)
 
 
 def make_sweep(config: Config) -> Sweep:

@@ -128,7 +128,7 @@ def load_pretrained(path: str, classes: Sequence[str], device: torch.device) -> 
     codec = build("codec", tree["codec"], f"{path}: codec", image_size=tree["data"]["image_size"], **pretrained)
     sizes: dict[str, Any] = {"classes": len(meta["classes"]), "channels": codec.shape[0], "image_size": codec.shape[-1]}
     model: nn.Module = build("model", tree["objective"]["model"], f"{path}: objective.model", **sizes)
-    if not isinstance(model, Autoencoder):  # which knows no classes
+    if not isinstance(model, Autoencoder) or model.conditional:  # others know no classes
         check_classes(meta["classes"], classes, checkpoint)
     load_weights(model, read_average(checkpoint), checkpoint)
     return model.to(device).eval().requires_grad_(False)
@@ -137,13 +137,18 @@ def load_pretrained(path: str, classes: Sequence[str], device: torch.device) -> 
 def with_trained_parts(config: Config, checkpoint: Path) -> Config:
     """The configuration with the parts that a checkpoint's weights belong to.
 
-    Its codec may have another path: what it was trained with may have moved. Raises ConfigError for another image size.
+    Its codec may have another path, since what it was trained with may have moved, or lie in the checkpoint's folder.
+    Raises ConfigError for another image size.
     """
     trained: Mapping[str, Any] = read_saved(checkpoint / CONFIG)
     size, asked = trained["data"]["image_size"], config.data.image_size
     if size != asked:
         raise ConfigError(f"data.image_size: {asked}, but {checkpoint} was trained at {size}")
-    codec = trained["codec"] | (config.codec if config.codec["name"] == trained["codec"]["name"] else {})
+    codec = dict(trained["codec"])
+    if config.codec["name"] == codec["name"] and "path" in config.codec:
+        codec["path"] = config.codec["path"]
+    if codec.get("path") and (checkpoint / codec["path"]).is_dir():  # shipped together
+        codec["path"] = str(checkpoint / codec["path"])
     return replace(config, objective=trained["objective"], codec=codec)
 
 

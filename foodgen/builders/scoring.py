@@ -1,5 +1,6 @@
 """Metrics of a configuration: in which feature spaces, and compared with which images."""
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -65,14 +66,7 @@ def make_scorer(
     if not specs:
         return None
     assert reference is not None
-    chosen, of_model = of_images(specs), [spec for spec in specs if spec.metric.of_model]
-    evaluate: ModelEvaluator | None = None
-    for spec in of_model:
-        if model is None:
-            raise ConfigError(f"metrics: {spec.name} is a metric of models, and there are images alone")
-        _check(spec, model.model, prefix="")
-        size = config.data.val_batch_size
-        evaluate = ModelEvaluator(reference, model.codec.encode, model.device, size, model.autocast)
+    chosen = of_images(specs)
     groups = []
     for name in dict.fromkeys(spec.space for spec in chosen):
         space = _space(config, name, reference.classes, device, precision)
@@ -85,7 +79,20 @@ def make_scorer(
                     f"{config.data.input_train_dir}, data.input_val_dir: {config.data.input_val_dir}"
                 )
         groups.append(_group(config, space, own, reference, training))
-    return Scorer(groups, of_model, evaluate, reference, diversity, precision)
+    return for_model(Scorer(groups, reference, diversity, precision), config, specs, model)
+
+
+def for_model(scorer: Scorer, config: Config, specs: Sequence[MetricSpec], model: Model | None) -> Scorer:
+    """A scorer for this model that shares feature spaces and real-data baselines with another. Raises ConfigError."""
+    own = copy.copy(scorer)
+    own.of_model = [spec for spec in specs if spec.metric.of_model]
+    for spec in own.of_model:
+        if model is None:
+            raise ConfigError(f"metrics: {spec.name} is a metric of models, and there are images alone")
+        _check(spec, model.model, prefix="")
+        size = config.data.val_batch_size
+        own.evaluate = ModelEvaluator(scorer.reference, model.codec.encode, model.device, size, model.autocast)
+    return own
 
 
 def _check(spec: MetricSpec, subject: FeatureSpace | nn.Module, prefix: str) -> None:

@@ -3,7 +3,6 @@
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from foodgen.core.config import to_tree, to_yaml
 from foodgen.core.devices import check_compiler, find_device, has_bf16
 from foodgen.core.errors import ConfigError
 from foodgen.core.files import write_text
-from foodgen.core.registry import build
+from foodgen.core.registry import build, trackers
 from foodgen.core.settings import Config, ExportConfig, Prepare
 from foodgen.core.types import Images, TrackerBackend
 from foodgen.data import prepare as preparation
@@ -25,7 +24,14 @@ from foodgen.data.loader import Loader
 from foodgen.metrics.diversity import PixelDiversity
 from foodgen.reporting.grids import save_grid
 from foodgen.training.checkpoint import export as export_weights
-from foodgen.training.checkpoint import load_weights, partners_of, read_average, read_meta, read_partners
+from foodgen.training.checkpoint import (
+    load_weights,
+    partners_in,
+    partners_of,
+    read_average,
+    read_meta,
+    read_partners,
+)
 from foodgen.training.run_folder import checkpoint_to_resume, describe_changes, find_checkpoint, run_folder
 from foodgen.training.scaling import LossScaler
 from foodgen.training.session import Session
@@ -59,10 +65,13 @@ def make_session(config: Config) -> Session:
     config = replace(config, exp=replace(config.exp, run=folder.name))  # the run's own config.yaml resumes this run
     initial = config.train.initial_weights
     if initial and not resumed:
-        for weights in {initial} if isinstance(initial, str) else {*initial.values()}:
+        sources = {"": initial} if isinstance(initial, str) else {name: path for name, path in initial.items() if path}
+        for weights in {*sources.values()}:
             check_classes(read_meta(Path(weights))["classes"], images.classes, Path(weights))
-        start_from(model, Path(initial)) if isinstance(initial, str) else start_networks_from(model, initial)
-    trainer = make_trainer(config, model, images)
+        start_from(model, Path(initial)) if isinstance(initial, str) else start_networks_from(model, sources)
+    loader = make_loader(config, model, images)
+    trainer = make_trainer(config, model, loader)
+    check_trackers(config)
     # session
     goes_on = resumed is not None and resumed.resolve().parent == (folder / "checkpoints").resolve()
     run_id = str(read_meta(resumed)["run_id"]) if resumed and goes_on else uuid.uuid4().hex[:8]
@@ -95,6 +104,17 @@ def make_session(config: Config) -> Session:
         write_text(folder / "config.yaml", to_yaml(config))
         tracker.backends = make_backends(config, folder, run_id, trainer.global_step)
     return session
+
+
+def check_trackers(config: Config) -> None:
+    """Raise ConfigError for a tracker that there is not, or whose package is missing."""
+    for label, part in config.trackers.items():
+        if part is not None:
+            try:
+                backend: type[TrackerBackend] = trackers[str(part.get("name"))]
+                backend.check()
+            except ConfigError as error:
+                raise ConfigError(f"trackers.{label}: {error}") from None
 
 
 def make_backends(config: Config, folder: Path, run_id: str, step: int) -> list[TrackerBackend]:
@@ -141,8 +161,8 @@ def start_from(model: Model, weights: Path) -> None:
 def start_networks_from(model: Model, sources: Mapping[str, str]) -> None:
     """Take the weights of some networks of the objective from other trainings.
 
-    sources  by the network's name, as `discriminator` or `model.generator`: a folder whose partners have that name, or
-             else whose averaged model it is
+    sources  by the network's name, as `discriminator` or `model.generator`: a folder that has a network of this name,
+             in its averaged model or beside it; or else whose averaged model it is
 
     Raises ConfigError for a name that the objective does not have, CheckpointError if a network does not fit.
     """
@@ -152,12 +172,14 @@ def start_networks_from(model: Model, sources: Mapping[str, str]) -> None:
             network = model.objective.get_submodule(name)
         except AttributeError:
             raise ConfigError(f"train.initial_weights: the objective has no network '{name}'") from None
-        prefix, folder = f"{name}.", Path(path)
-        partners = {
-            key.removeprefix(prefix): tensor for key, tensor in read_partners(folder).items() if key.startswith(prefix)
-        }
+        folder = Path(path)
+        average = read_average(folder)
+        whole = {f"model.{key}": tensor for key, tensor in average.items()} | partners_in(folder)
+        found = {key.removeprefix(f"{name}."): tensor for key, tensor in whole.items() if key.startswith(f"{name}.")}
+        if not found and not name.startswith("model"):
+            raise ConfigError(f"train.initial_weights: {folder} holds no {name}")
         own = {key: tensor for key, tensor in network.state_dict().items() if "features" in key.split(".")}
-        load_weights(network, own | (partners or read_average(folder)), folder)
+        load_weights(network, own | (found or average), folder)
 
 
 def _is_regulariser(name: str) -> bool:
@@ -165,19 +187,19 @@ def _is_regulariser(name: str) -> bool:
     return name.split(".")[0] in ("penalty_modules", "augmentation")
 
 
-def make_trainer(config: Config, model: Model, images: Images) -> Trainer:
+def make_loader(config: Config, model: Model, images: Images) -> Loader:
+    """Batches for training; what the codec encodes once is encoded now, which may take long. Raises UserError."""
+    augment = build("augment", config.augment)
+    source = model.codec.training_set(images, augment, model.device, config.data.val_batch_size)
+    size, data = config.data.train_batch_size, config.data
+    return Loader(source, size, config.exp.seed, model.device, data.workers, data.keep_on_device)
+
+
+def make_trainer(config: Config, model: Model, loader: Loader) -> Trainer:
     """A trainer of the model's objective. Raises ConfigError."""
     objective = model.objective
     assert objective is not None
     ema = build("ema", config.ema, model=model.model)
-    augment = build("augment", config.augment)
-
-    @cache
-    def loader() -> Loader:  # made when training begins: codecs encode all images, which may take long
-        source = model.codec.training_set(images, augment, model.device, config.data.val_batch_size)
-        size, seed, data = config.data.train_batch_size, config.exp.seed, config.data
-        return Loader(source, size, seed, model.device, data.workers, data.keep_on_device)
-
     pieces = distributed.world_size() * config.train.grad_accumulation
     if config.data.train_batch_size % pieces:
         raise ConfigError(
@@ -199,13 +221,15 @@ def make_trainer(config: Config, model: Model, images: Images) -> Trainer:
         for name in config.optimizers:
             getattr(objective, name).compile()
 
+    augment = build("augment", config.augment)
+
     def encode(pixels: Tensor) -> Tensor:
         encoded = model.codec.training_input(pixels, augment)
         return encoded.contiguous(memory_format=torch.channels_last) if model.channels_last else encoded
 
     return Trainer(
         objective,
-        lambda start: loader().batches(start),
+        loader.batches,
         encode,
         optimizers,
         build("schedule", config.schedule, steps=config.train.steps),

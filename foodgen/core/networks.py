@@ -148,9 +148,14 @@ class NoiseLevelClassifier(Classifier):
 
 
 class Autoencoder(nn.Module, ABC):
-    """Images to normal distributions of latents, and latents to images. `noise_shape` is one latent's."""
+    """Images to normal distributions of latents, and latents to images.
+
+    noise_shape  one latent's
+    conditional  whether decoding follows the class
+    """
 
     noise_shape: tuple[int, ...]
+    conditional = False
 
     @abstractmethod
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -188,6 +193,13 @@ class SteerableGenerator(Generator):
         added  to the maps of 4, 8, ... pixels, (batch, width, size, size) each
         noise  of the pixels, (batch, *noise_shape); none if not given
         """
+
+
+class Upsampler(Autoencoder):
+    """Images averaged down, which are its latents, to large ones; `image_size` is their height and width."""
+
+    image_size: int
+    conditional = True
 
 
 class TrainableAutoencoder(Autoencoder):

@@ -71,7 +71,7 @@ def _share(draw: Callable[..., Tensor], x: Tensor, shape: Sequence[int]) -> Tens
 
 
 def _generator(device: torch.device) -> torch.Generator | None:
-    if device.type == "meta":  # shapes alone are expected
+    if device.type == "meta":  # shapes alone are asked for
         return None
     if device not in _of_step and _CPU in _of_step:
         _of_step[device] = torch.Generator(device).manual_seed(_of_step[_CPU].initial_seed())

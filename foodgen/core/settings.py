@@ -49,9 +49,7 @@ class Train:
     steps: Positive = 100_000
     max_minutes: Above | None = None
     checkpoint_path: str | None = None  # a checkpoint's folder, or "latest"
-    initial_weights: str | dict[str, str] | None = (
-        None  # exported folder or checkpoint to start anew from; or by network
-    )
+    initial_weights: str | dict[str, str | None] | None = None  # a folder to start anew from, or one by network
     log_step: Positive = 100
     checkpoint_step: Positive = 2_000
     keep_checkpoints: Annotated[int, Field(ge=2)] = 3

@@ -127,6 +127,11 @@ class Sampler(ABC):
 class TrackerBackend(ABC):
     """Where a run's rows and images are sent to beside metrics.jsonl, such as W&B."""
 
+    @classmethod
+    def check(cls) -> None:
+        """Raise ConfigError if a package is missing."""
+        return None
+
     @abstractmethod
     def log(self, row: Mapping[str, Any]) -> None:
         """Send a row: numbers by name, "step" among them."""

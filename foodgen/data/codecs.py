@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from foodgen.core.errors import ConfigError
-from foodgen.core.networks import Autoencoder
+from foodgen.core.networks import Upsampler
 from foodgen.core.registry import codecs
 from foodgen.core.types import Augment, Images
 
@@ -55,18 +55,18 @@ class LowResolution:
         load_pretrained: Callable[[str], nn.Module],
         path: str | None = None,
     ) -> None:
-        if image_size % low_resolution:
+        if low_resolution < 1 or image_size % low_resolution:
             raise ConfigError(f"codec.low_resolution: {low_resolution} does not divide {image_size} pixels")
         self.pixels, self.shape = RGB(image_size), (3, low_resolution, low_resolution)
-        self.upsampler: Autoencoder | None = None
+        self.upsampler: Upsampler | None = None
         if path is not None:
             upsampler = load_pretrained(path)
-            if not isinstance(upsampler, Autoencoder):
+            if not isinstance(upsampler, Upsampler):
                 raise ConfigError(f"codec.path: {path} holds a {type(upsampler).__name__}, not an upsampler")
-            if upsampler.noise_shape != self.shape:
+            if (upsampler.noise_shape, upsampler.image_size) != (self.shape, image_size):
                 raise ConfigError(
-                    f"codec.path: {path} enlarges {upsampler.noise_shape[-1]} pixels, not "
-                    f"codec.low_resolution={low_resolution}"
+                    f"codec.path: {path} enlarges {upsampler.noise_shape[-1]} pixels to {upsampler.image_size}, not "
+                    f"codec.low_resolution={low_resolution} to data.image_size={image_size}"
                 )
             self.upsampler = upsampler
 

@@ -21,6 +21,7 @@ from foodgen.evaluation.sampling import ImageBatch, ImageFolder
 from foodgen.evaluation.scoring import Scorer, Scores
 
 IMAGES, GRID, METRICS, DETAILS, CONFIG = "images", "grid.png", "metrics.json", "details.json", "inference.yaml"
+PARTIAL = "images.partial"  # until all are there
 CONFIG_OF_FOLDER = "scoring.yaml"  # the configuration where the images were not sampled here
 PER_CLASS = 8  # images of a class in the grid
 FEW = 2048  # images, below which Inception's covariance matrices are not of full rank
@@ -31,20 +32,20 @@ class _Stream:
 
     batches  (indices, images)
     write    gets each batch
-    expected   indices of images to keep
-    count    how many images the network has processed; asked once the last batch has been made
+    keep     indices of images to keep
+    finish   gets the kept images, by index, after the last batch
     """
 
     def __init__(
         self,
         batches: Iterator[ImageBatch],
         write: Callable[[Sequence[int], Tensor], None] | None,
-        expected: Collection[int],
-        count: Callable[[], int],
+        keep: Collection[int],
+        finish: Callable[[Mapping[int, Tensor]], None],
     ) -> None:
-        self.batches, self.write, self.expected, self.count = batches, write, expected, count
-        self.shown: dict[int, Tensor] = {}
-        self.seconds, self.counted = 0.0, 0
+        self.batches, self.write, self.keep, self.finish = batches, write, keep, finish
+        self.kept: dict[int, Tensor] = {}
+        self.seconds = 0.0
 
     def __iter__(self) -> Iterator[ImageBatch]:
         start = time.monotonic()
@@ -52,10 +53,10 @@ class _Stream:
             self.seconds += time.monotonic() - start
             if self.write:
                 self.write(indices, images)
-            self.shown |= {index: images[i].clone() for i, index in enumerate(indices) if index in self.expected}
+            self.kept |= {index: images[i].clone() for i, index in enumerate(indices) if index in self.keep}
             yield indices, images
             start = time.monotonic()
-        self.counted = self.count()
+        self.finish(self.kept)
 
 
 @dataclass
@@ -75,6 +76,7 @@ class Inference:
     save_pairs        (index to a generated image, nearest pairs, path) to a picture of them beside training images
     evaluation_count  how many images the network has processed; helper networks are not counted
     visualisations    names to what saves a picture of that name, given a path
+    image             index to an image of a folder, uint8 (3, size, size)
     facts             what else metrics.json says
     """
 
@@ -93,7 +95,7 @@ class Inference:
     evaluation_count: Callable[[], int] | None
     visualisations: Mapping[str, Callable[[Path], None]]
     config: str
-    image: Callable[[int], Tensor] | None = None  # index to an image of a folder
+    image: Callable[[int], Tensor] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     scored: list[str] = field(default_factory=list, init=False)  # names of the numbers found
 
@@ -102,11 +104,12 @@ class Inference:
         if distributed.is_main():
             self._prepare_folder()
         distributed.barrier()
-        files = ImageFolder(self.folder / IMAGES, self.labels, self.classes)
-        found, details = self.score(
-            files.write if not self.from_folder else None, self.folder / GRID if not self.from_folder else None
-        )
-        distributed.barrier()  # all processes have written their images
+        files = ImageFolder(self.folder / PARTIAL, self.labels, self.classes)
+        if self.from_folder:
+            found, details = self.score()
+        else:
+            found, details = self.score(files.write, self.folder / GRID, self._keep_images)
+        files.folder = self.folder / IMAGES
         # write
         if distributed.is_main():
             write_text(self.folder / METRICS, json.dumps(found, indent=1) + "\n")
@@ -123,21 +126,33 @@ class Inference:
         return found
 
     def score(
-        self, write: Callable[[Sequence[int], Tensor], None] | None = None, grid: Path | None = None
+        self,
+        write: Callable[[Sequence[int], Tensor], None] | None = None,
+        grid: Path | None = None,
+        written: Callable[[], None] = lambda: None,
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Numbers and facts; details. No more images are held than a batch and those of the grid.
 
-        write  gets the first seed's images, batch by batch: their indices, and uint8 (batch, 3, size, size)
-        grid   file for a grid of the first seed's images
+        write    gets the first seed's images, batch by batch: their indices, and uint8 (batch, 3, size, size)
+        grid     file for a grid of the first seed's images
+        written  called when they have all been written, before they are scored
         """
         details = dict[str, Any]()
         numbers: dict[str, list[float]] = {}
         evaluation_count = self.evaluation_count or (lambda: 0)
         minutes, evaluations = 0.0, 0
         for index, seed in enumerate(self.seeds):
-            first, before = index == 0, evaluation_count()
-            shown = self._shown() if first and grid else set()
-            stream = _Stream(self.sample(seed), write if first else None, shown, evaluation_count)
+            before = evaluation_count()
+
+            def finish(kept: Mapping[int, Tensor], first: bool = index == 0, before: int = before) -> None:
+                nonlocal evaluations
+                evaluations += evaluation_count() - before  # metrics of models evaluate the network later
+                if first:
+                    written()
+                    self._save_grid(kept, grid)
+
+            keep = self._shown() if index == 0 and grid else set()
+            stream = _Stream(self.sample(seed), write if index == 0 else None, keep, finish)
             scores = Scores()
             if self.scorer:
                 scores = self.scorer(stream, self.labels, self.baseline, self.model, seed)
@@ -145,9 +160,6 @@ class Inference:
                 for _ in stream:
                     pass
             minutes += stream.seconds / 60
-            evaluations += stream.counted - before  # metrics of models evaluate the network as well, but later
-            if first and grid:
-                self._save_grid(stream.shown, grid)
             details = details or scores.details
             for name, value in scores.numbers.items():
                 numbers.setdefault(name, []).append(value)
@@ -175,8 +187,17 @@ class Inference:
             seen[label] += 1
         return shown
 
-    def _save_grid(self, own: Mapping[int, Tensor], path: Path) -> None:
+    def _keep_images(self) -> None:
+        """Let the images that all processes have written take the place of an earlier inference's."""
+        distributed.barrier()
+        if distributed.is_main() and (self.folder / PARTIAL).is_dir():
+            shutil.rmtree(self.folder / IMAGES, ignore_errors=True)  # checked by _prepare_folder
+            (self.folder / PARTIAL).replace(self.folder / IMAGES)
+
+    def _save_grid(self, own: Mapping[int, Tensor], path: Path | None) -> None:
         """Write a grid of all processes' images, by index."""
+        if path is None:
+            return
         images = {index: image for part in distributed.gather(dict(own)) for index, image in part.items()}
         if distributed.is_main() and images:
             order = sorted(images)
@@ -208,8 +229,7 @@ class Inference:
                 raise ConfigError(
                     f"{images} was not made by inference.py and stays; choose another inference.output_dir"
                 )
-        if not self.from_folder:
-            shutil.rmtree(images, ignore_errors=True)
+        shutil.rmtree(self.folder / PARTIAL, ignore_errors=True)  # of an interrupted inference
         if self.from_folder and (self.folder / METRICS).exists() and not self.overwrite:
             raise ConfigError(
                 f"{self.folder / METRICS} exists already: add inference.overwrite=true, or another inference.output_dir"

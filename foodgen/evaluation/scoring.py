@@ -92,24 +92,24 @@ class Scorer:
     """Scores generated images against a reference set, and their model on it.
 
     groups     one for each feature space; the diversity is computed in the first
-    of_model   metrics of the model
-    evaluate   (model, seed, number of it on an image) to the number's mean over the reference
     reference  real images
     diversity  (features, labels, real features, real labels) to each class's diversity relative to real images
     precision  of the Inception network
+
+    Attributes, for metrics of models: `of_model`, these metrics, and `evaluate`, which takes (model, seed, number of it
+    on an image) to the number's mean over the reference.
     """
 
     def __init__(
         self,
         groups: Sequence[MetricGroup],
-        of_model: Sequence[MetricSpec],
-        evaluate: Callable[[nn.Module, int, OfModel], float] | None,
         reference: Images,
         diversity: Callable[[Tensor, Sequence[int], Tensor, Sequence[int]], Mapping[int, float]],
         precision: str = "fp32",
     ) -> None:
-        self.groups, self.of_model, self.evaluate = groups, of_model, evaluate
-        self.reference, self.diversity, self.precision = reference, diversity, precision
+        self.groups, self.reference, self.diversity, self.precision = groups, reference, diversity, precision
+        self.of_model: Sequence[MetricSpec] = ()
+        self.evaluate: Callable[[nn.Module, int, OfModel], float] | None = None
         self.baselines: dict[tuple[int, ...], dict[str, float]] = {}  # of subsets seen before
 
     def __call__(
@@ -120,7 +120,7 @@ class Scorer:
         model: nn.Module | None = None,
         seed: int = 0,
     ) -> Scores:
-        """Every metric's numbers and the features' diversity; on processes other than the first, nothing.
+        """Every metric's numbers and the features' diversity; on other processes than the first, those of models alone.
 
         batches  this process's images; features are kept of them, and they are not
         labels   class numbers of the images of all processes

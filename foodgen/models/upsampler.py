@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from foodgen.core.networks import Autoencoder, SteerableGenerator
+from foodgen.core.networks import SteerableGenerator, Upsampler
 from foodgen.core.registry import models
 from foodgen.layers.adversarial import at_least_one
 from foodgen.layers.convolution import convolution
@@ -15,13 +15,13 @@ from foodgen.layers.style import normalised
 
 
 @models.add_to_registry(name="upsampler")
-class Upsampler(Autoencoder):
+class SteeredUpsampler(Upsampler):
     """A GAN's generator that an encoder of the small image steers, by its latent and by what is added to its maps.
 
-    generator       of the large images; its weights may be those of a trained GAN
-    channels        of the images
-    low_resolution  height and width of the small image: 8, 16, ...
-    encoder_widths  channels of the encoder at the small image's size and at each halving of it, down to 4
+    generator             of the large images; its weights may be those of a trained GAN
+    channels, image_size  of the large images
+    low_resolution        height and width of the small image: 8, 16, ...
+    encoder_widths        channels of the encoder at the small image's size and at each halving of it, down to 4
 
     As an autoencoder its latents are images averaged down to the small size, without variance. It is not
     conditioned on the noise level, which it has to see in the small image. Raises ValueError if the sizes do not fit.
@@ -31,6 +31,7 @@ class Upsampler(Autoencoder):
         self,
         generator: SteerableGenerator,
         channels: int,
+        image_size: int,
         low_resolution: int = 16,
         encoder_widths: Sequence[int] = (96, 128, 256),
     ) -> None:
@@ -41,7 +42,7 @@ class Upsampler(Autoencoder):
                 f"encoder_widths: {len(encoder_widths)} halve {low_resolution} pixels to something else than 4, or are "
                 f"more than the generator's {len(generator.widths)} widths"
             )
-        self.noise_shape = (channels, low_resolution, low_resolution)
+        self.noise_shape, self.image_size = (channels, low_resolution, low_resolution), image_size
         self.generator = generator
         self.first = convolution(channels, encoder_widths[0])
         self.encoder, now = nn.ModuleList(), encoder_widths[0]

@@ -51,12 +51,14 @@ class Adversarial(Objective):
     ) -> None:
         super().__init__()
         if not isinstance(model, self.model_type):
-            raise ValueError(f"model: {type(model).__name__} is not a {self.model_type.__name__.lower()}")
+            raise ValueError(f"model: {type(model).__name__} is no {self.model_type.__name__}")
         if isinstance(discriminator, Generator):
             raise ValueError(f"discriminator: {type(discriminator).__name__} is a generator")
         for label, penalty in (penalties or {}).items():
             if penalty.paired and not self.paired:
                 raise ValueError(f"penalties.{label}: compares a generated image with its real one; these have none")
+            if not issubclass(self.model_type, penalty.model_type):
+                raise ValueError(f"penalties.{label}: needs a {penalty.model_type.__name__}")
             if label in LOGGED or hasattr(nn.ModuleDict, label):
                 raise ValueError(f"penalties: '{label}' is the name of something else; choose another label")
         if discriminator_steps < 1:

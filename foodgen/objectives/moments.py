@@ -21,9 +21,9 @@ class FeatureMoments(Penalty):
     real_images  real images to look at; their moments stay as they are from then on
     refresh      times the penalty is asked for between two computations of the transport map
 
-    The gradient of the Frechet distance moves a generated image's features f towards their image under the optimal
+    The gradient of the Frechet distance moves a generated image's features f towards their target under the optimal
     transport map between the two Gaussians, m + T (f - n), T = R (R C R)^(-1/2) R: m and R^2 are the real mean and
-    covariance, n and C the generated ones (Dowson 1982). So the size is the mean squared distance from that image,
+    covariance, n and C the generated ones (Dowson 1982). So the size is the mean squared distance from that target,
     with moments that move on from batch to batch.
     """
 

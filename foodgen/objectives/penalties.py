@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ class PenaltyInputs:
     In the discriminator phase `real` and `fake` are augmented: gradients are taken where the discriminator looks.
     """
 
-    model: Generator
+    model: Any
     discriminator: nn.Module
     real: Tensor
     fake: Tensor
@@ -35,6 +36,7 @@ class Penalty(nn.Module, ABC):
     """
 
     network = "discriminator"
+    model_type: type[nn.Module] = nn.Module  # the models that it can regularise
     paired = False  # whether it compares each generated image with the real one of the same index
 
     def __init__(self, weight: float, interval: int = 1) -> None:
@@ -107,6 +109,7 @@ class PathLength(Penalty):
     """
 
     network = "model"
+    model_type = Generator
     mean: Tensor
 
     def __init__(

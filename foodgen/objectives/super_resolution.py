@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor, nn
 
-from foodgen.core.networks import Autoencoder
+from foodgen.core.networks import Upsampler
 from foodgen.core.randomness import normal_like, uniform_for
 from foodgen.core.registry import objectives
 from foodgen.core.types import Batch
@@ -25,7 +25,7 @@ class SuperResolution(Adversarial):
     The rest is as for `adversarial`. A generated image has its own real one, so that paired penalties make sense.
     """
 
-    model_type = Autoencoder
+    model_type = Upsampler
     paired = True
 
     def __init__(

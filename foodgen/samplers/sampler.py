@@ -50,7 +50,7 @@ class DiffusionSampler(Sampler, ABC):
         """Samples, (batch, *shape), of a denoiser; `noise` gives the first noise, and more where needed."""
         assert isinstance(model, Denoiser)
         x = noise()
-        t = self._times(model.process).to(x.device, x.dtype)
+        t = self._times(model.process, x)
         t = t[:, None].expand(-1, len(x))  # (steps + 1, batch)
         state = SamplerState(lambda x, t: self.denoise(model, x, t, labels), model.process, noise)
         x = x * model.process.sigma(t[0])[:, None, None, None]
@@ -65,16 +65,19 @@ class DiffusionSampler(Sampler, ABC):
             raise ValueError(
                 f"name: {type(self).__name__} samples from a denoiser; for {type(model).__name__} use one_shot"
             )
-        model.process.timesteps(self.steps)
+        self._times(model.process, next(model.process.buffers(), torch.empty(0)))
         self.guidance.check(model)
 
-    def _times(self, process: Process) -> Tensor:
-        """The process's sampling times, those below `sigma_end` replaced by its own, in float64."""
-        t = process.timesteps(self.steps)
+    def _times(self, process: Process, like: Tensor) -> Tensor:
+        """The process's sampling times, those below `sigma_end` replaced by its own. Raises ValueError."""
+        t = process.timesteps(self.steps).to(like.device, like.dtype)
         if self.sigma_end == 0:
             return t
-        kept = t[process.sigma(t) > self.sigma_end * process.alpha(t)]
-        return torch.cat([kept, process.sigma_to_t(torch.tensor([self.sigma_end], dtype=t.dtype))])
+        end = process.sigma_to_t(t.new_tensor([self.sigma_end]))
+        above = t[(process.sigma(t) > self.sigma_end * process.alpha(t)) & (t > end)]
+        if len(above) == 0 or process.sigma(end) == 0:
+            raise ValueError(f"sigma_end: {self.sigma_end} is not within the noise levels of the process")
+        return torch.cat([above, end])
 
     def denoise(self, model: Denoiser, x: Tensor, t: Tensor, labels: Tensor | None) -> Prediction:
         """The guided prediction at x_t, the denoised image clipped."""

@@ -221,6 +221,11 @@ def read_partners(folder: Path) -> dict[str, Tensor]:
     return present_names(load_file(folder / PARTNERS)) if (folder / PARTNERS).is_file() else {}
 
 
+def partners_in(folder: Path) -> dict[str, Tensor]:
+    """The objective's weights beside the model, of a checkpoint or an exported folder; {} if there are none."""
+    return partners_of(folder) if (folder / WEIGHTS).is_file() else read_partners(folder)
+
+
 def partners_of(folder: Path) -> dict[str, Tensor]:
     """All that a checkpoint's objective holds beside the model, without networks from packages (`features`)."""
     weights = read(folder).weights

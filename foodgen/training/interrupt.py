@@ -10,7 +10,7 @@ from typing import Any
 from foodgen.core import distributed
 
 
-class Interrupted(Exception):
+class Interrupted(BaseException):
     """Raised amid work that may be dropped, so that it need not be waited for."""
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from foodgen.core import distributed
-from foodgen.core.config import difference, read_saved, to_tree
+from foodgen.core.config import defaults, difference, merge, read_saved, to_tree
 from foodgen.core.errors import CheckpointError, ConfigError
 from foodgen.core.settings import Config
 from foodgen.training.checkpoint import CONFIG, Checkpoints, read_meta
@@ -120,6 +120,6 @@ def checkpoint_in(path: Path) -> Path:
 
 def describe_changes(config: Config, resumed: Path) -> list[str]:
     """A line for each value that differs from the configuration that the checkpoint was made with."""
-    old = read_saved(resumed / CONFIG)
+    old = merge(defaults(Config), read_saved(resumed / CONFIG))
     ignored = "train.checkpoint_path"
     return [line for line in difference(old, to_tree(config)) if not line.startswith(ignored)]

@@ -205,7 +205,7 @@ class Session:
         scores = self.scorer(batches, labels, model=model, seed=self.seed).numbers
         scores = distributed.gather(scores)[0]
         row = {f"val/{name}": value for name, value in scores.items()}
-        about = {"val/count": len(labels), "val/precision": self.scorer.precision}
+        about = {"val/count": len(labels), "val/precision": self.scorer.precision} if self.scorer.groups else {}
         self.tracker.write({"step": step, "images": step * self.batch_size, **about, **row})
         self.tracker.say(f"step {step}: " + ", ".join(f"{name} {value:.2f}" for name, value in row.items()))
         value = scores[self.first.name] if self.first.lower_is_better else -scores[self.first.name]

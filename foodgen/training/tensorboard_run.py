@@ -22,12 +22,18 @@ class TensorBoardRun(TrackerBackend):
     Raises ConfigError if the package is missing.
     """
 
-    def __init__(self, folder: Path, step: int = 0) -> None:
+    @classmethod
+    def check(cls) -> None:
         try:
-            from torch.utils.tensorboard import SummaryWriter
+            import torch.utils.tensorboard  # noqa: F401
         except ImportError:
-            raise ConfigError("tensorboard wants the package of this name: pip install tensorboard") from None
-        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+            raise ConfigError("tensorboard needs the package of this name: pip install tensorboard") from None
+
+    def __init__(self, folder: Path, step: int = 0) -> None:
+        self.check()
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def log(self, row: Mapping[str, Any]) -> None:
         for name, value in row.items():

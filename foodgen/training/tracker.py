@@ -1,5 +1,6 @@
 """Tracking: metrics.jsonl always, other backends where they work, a line or a bar for whoever watches."""
 
+import contextlib
 import json
 import logging
 import math
@@ -118,6 +119,8 @@ class Tracker:
                 call(backend)
             except Exception as error:  # whatever it is, training goes on
                 self.backends.remove(backend)
+                with contextlib.suppress(Exception):
+                    backend.close(1)
                 log.warning("%s is left out from here on (%s: %s)", type(backend).__name__, type(error).__name__, error)
 
     def _show(self, step: int, row: Mapping[str, float], speed: float | None) -> None:
