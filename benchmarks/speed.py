@@ -42,7 +42,7 @@ def ours(path: str, batch: int, *overrides: str) -> Subject:
     config = configuration.load([f"exp.config_path={path}", f"data.train_batch_size={batch}", *overrides], Config)
     images = Packed(PHOTOS / "val", 64)
     model = make_model(config, images.classes, CPU)
-    trainer = make_trainer(config, model, make_loader(config, model, images))
+    trainer = make_trainer(config, model, make_loader(config, model, images).batches)
     pixels, labels = images.batch(range(0, 20 * batch, 20))
     return batch, lambda: trainer.step(1, pixels, labels)
 

@@ -125,7 +125,13 @@ def load_pretrained(path: str, classes: Sequence[str], device: torch.device) -> 
     meta = read_meta(checkpoint)
     tree = read_saved(checkpoint / CONFIG)
     pretrained = _pretrained(classes, device)
-    codec = build("codec", tree["codec"], f"{path}: codec", image_size=tree["data"]["image_size"], **pretrained)
+    codec = build(
+        "codec",
+        _found_beside(tree["codec"], checkpoint),
+        f"{path}: codec",
+        image_size=tree["data"]["image_size"],
+        **pretrained,
+    )
     sizes: dict[str, Any] = {"classes": len(meta["classes"]), "channels": codec.shape[0], "image_size": codec.shape[-1]}
     model: nn.Module = build("model", tree["objective"]["model"], f"{path}: objective.model", **sizes)
     if not isinstance(model, Autoencoder) or model.conditional:  # others know no classes
@@ -147,9 +153,13 @@ def with_trained_parts(config: Config, checkpoint: Path) -> Config:
     codec = dict(trained["codec"])
     if config.codec["name"] == codec["name"] and "path" in config.codec:
         codec["path"] = config.codec["path"]
-    if codec.get("path") and (checkpoint / codec["path"]).is_dir():  # shipped together
-        codec["path"] = str(checkpoint / codec["path"])
-    return replace(config, objective=trained["objective"], codec=codec)
+    return replace(config, objective=trained["objective"], codec=_found_beside(codec, checkpoint))
+
+
+def _found_beside(codec: Mapping[str, Any], checkpoint: Path) -> dict[str, Any]:
+    """A codec whose path is looked up in the checkpoint's folder first: both may be shipped together."""
+    beside = checkpoint / str(codec.get("path") or "")
+    return {**codec, "path": str(beside)} if codec.get("path") and beside.is_dir() else {**codec}
 
 
 def check_classes(found: Sequence[str], expected: Sequence[str], where: Path) -> None:

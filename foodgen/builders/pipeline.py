@@ -140,7 +140,7 @@ def load(path: str | Path, device: str = "auto", batch_size: int = 64) -> Pipeli
     tree = read_saved(checkpoint / CONFIG)
     if (checkpoint / INFERENCE).is_file():
         given = read_file(checkpoint / INFERENCE)
-        tree |= {key: given[key] for key in ("sampler", "guidance", "codec") if key in given}
+        tree = merge(tree, {key: given[key] for key in ("sampler", "guidance", "codec") if key in given})
     changes = {"exp": {"device": device}, "data": {"val_batch_size": batch_size}}
     return Pipeline(check(merge(defaults(Config), merge(tree, changes)), Config), checkpoint)
 

@@ -1,7 +1,7 @@
 """Trainings of a configuration: every part is built and connected here."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ def make_session(config: Config) -> Session:
             check_classes(read_meta(Path(weights))["classes"], images.classes, Path(weights))
         start_from(model, Path(initial)) if isinstance(initial, str) else start_networks_from(model, sources)
     loader = make_loader(config, model, images)
-    trainer = make_trainer(config, model, loader)
+    trainer = make_trainer(config, model, loader.batches)
     check_trackers(config)
     # session
     goes_on = resumed is not None and resumed.resolve().parent == (folder / "checkpoints").resolve()
@@ -195,8 +195,10 @@ def make_loader(config: Config, model: Model, images: Images) -> Loader:
     return Loader(source, size, config.exp.seed, model.device, data.workers, data.keep_on_device)
 
 
-def make_trainer(config: Config, model: Model, loader: Loader) -> Trainer:
-    """A trainer of the model's objective. Raises ConfigError."""
+def make_trainer(
+    config: Config, model: Model, batches: Callable[[int], Generator[tuple[Tensor, Tensor], None, None]]
+) -> Trainer:
+    """A trainer of the model's objective on batches from a given step on. Raises ConfigError."""
     objective = model.objective
     assert objective is not None
     ema = build("ema", config.ema, model=model.model)
@@ -229,7 +231,7 @@ def make_trainer(config: Config, model: Model, loader: Loader) -> Trainer:
 
     return Trainer(
         objective,
-        loader.batches,
+        batches,
         encode,
         optimizers,
         build("schedule", config.schedule, steps=config.train.steps),

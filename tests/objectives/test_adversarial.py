@@ -218,7 +218,7 @@ def test_penalties_are_left_out_by_null():
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"model": {"name": "sngan_discriminator"}}, r"objective: model: SNGANDiscriminator is not a generator"),
+        ({"model": {"name": "sngan_discriminator"}}, r"objective: model: SNGANDiscriminator is no Generator"),
         ({"discriminator": {"name": "dcgan"}}, r"objective: discriminator: DCGAN is a generator"),
         ({"penalties": {"loss": {"name": "r1", "weight": 1.0}}}, r"penalties: 'loss' is the name of something else"),
         ({"penalties": {"r1": False}}, r"objective\.penalties\.r1: a part is expected, or null"),
