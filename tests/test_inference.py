@@ -134,12 +134,13 @@ def test_unequal_shares_are_refused_before_drawing(tiny, monkeypatch):
         inference.main(wrong)
 
 
-def test_the_shipped_model_draws_food(tmp_path):
+@pytest.mark.parametrize("model", ["gan", "diffusion"])
+def test_the_shipped_models_sample_food(model, tmp_path):
     """From the repository alone, in seconds; the same seed gives the same pictures."""
-    shipped = ROOT / "checkpoints" / "gan"
+    shipped = ROOT / "checkpoints" / model
     names = read_meta(shipped)["classes"]
     assert len(names) == 101
-    assert sum(path.stat().st_size for path in shipped.glob("*.safetensors")) < 40e6
+    assert sum(path.stat().st_size for path in shipped.rglob("*.safetensors")) < 60e6
     pictures = []
     for name in ("a", "b"):
         few = ["inference.classes=[edamame,pizza]", "inference.count=8", "inference.metrics=[]", "exp.device=cpu"]
