@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import weakref
 from pathlib import Path
 
 import pytest
@@ -11,10 +10,7 @@ import torch
 import foodgen
 import inference
 import train
-from foodgen.builders.inference import make_inference
-from foodgen.core import config
 from foodgen.core.errors import ConfigError, UserError
-from foodgen.core.settings import Config
 from foodgen.core.types import Batch
 from foodgen.data.codecs import LowResolution
 from foodgen.diffusion.guidance import NoGuidance
@@ -202,52 +198,6 @@ def test_sampling_ends_at_the_noise_level_asked_for(process, kind):
         kind(NoGuidance(), steps=3, sigma_end=1e6).check(ExactDenoiser(make_process("edm")))
 
 
-def test_no_more_images_are_held_than_a_batch(tiny, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        stop_at(1, patch)
-        train.main(tiny)
-    score_by_colours(monkeypatch)
-    scored = ["train.checkpoint_path=latest", "inference.count=320", "inference.metrics=[fid]"]
-    made = make_inference(config.load([*tiny, *scored], Config))
-    alive, most, sample = weakref.WeakSet(), [], made.sample
-
-    def watched(seed):
-        for indices, images in sample(seed):
-            alive.add(images)
-            most.append(len(alive))
-            yield indices, images
-            del images
-
-    made.sample = watched
-    assert made.run()["fid"] > 0
-    assert len(most) == 20
-    assert max(most) <= 2
-    assert len(list((run_of(tmp_path) / "images").glob("*/*.png"))) == 320
-
-
-def test_an_interrupted_inference_keeps_the_earlier_images(tiny, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        stop_at(1, patch)
-        train.main(tiny)
-    sampled = [*tiny, "train.checkpoint_path=latest", "inference.count=32"]
-    inference.main(sampled)
-    before = {path: path.read_bytes() for path in (run_of(tmp_path) / "images").glob("*/*.png")}
-    made = make_inference(config.load([*sampled, "inference.overwrite=true", "inference.seed=5"], Config))
-    sample = made.sample
-
-    def cut(seed):
-        yield next(sample(seed))
-        raise KeyboardInterrupt
-
-    made.sample = cut
-    with pytest.raises(KeyboardInterrupt):
-        made.run()
-    assert before == {path: path.read_bytes() for path in (run_of(tmp_path) / "images").glob("*/*.png")}
-    inference.main([*sampled, "inference.overwrite=true", "inference.seed=5"])
-    assert before != {path: path.read_bytes() for path in (run_of(tmp_path) / "images").glob("*/*.png")}
-    assert not (run_of(tmp_path) / "images.partial").exists()
-
-
 def test_an_upsampler_of_other_classes_is_refused(small, tmp_path, monkeypatch, plates):
     with monkeypatch.context() as patch:
         stop_at(1, patch)
@@ -276,11 +226,3 @@ def test_an_upsampler_in_the_checkpoints_folder_is_found(small, tmp_path, monkey
     blocks = foodgen.load(last(tmp_path, "first")).sample_tensor(count=2)
     assert torch.equal(blocks[..., ::4, ::4].repeat_interleave(4, 2).repeat_interleave(4, 3), blocks)
     assert not torch.equal(pipeline.sample_tensor(count=2), blocks)
-
-
-def test_trackers_come_from_the_configuration(tiny, tmp_path):
-    train.main([*tiny, "trackers={tensorboard: {name: tensorboard}}"])
-    assert list((run_of(tmp_path) / "tensorboard").glob("events.*"))
-    with pytest.raises(ConfigError, match=r"trackers\.board: no tracker is named 'tensorbord'; did you mean"):
-        train.main([*tiny, "exp.run=other", "trackers={board: {name: tensorbord}}"])
-    assert not (run_of(tmp_path, "other") / "config.yaml").exists()

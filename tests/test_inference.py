@@ -1,6 +1,7 @@
 """Drawing, scoring and exporting, through the scripts' own main functions."""
 
 import json
+import weakref
 
 import pytest
 import torch
@@ -9,12 +10,16 @@ from safetensors.torch import load_file
 import export
 import inference
 import train
+from foodgen.builders.inference import make_inference
+from foodgen.core import config
 from foodgen.core.errors import CheckpointError, ConfigError, UserError
+from foodgen.core.settings import Config
 from foodgen.evaluation.sampling import check_proportions, matching_labels
 from foodgen.metrics.fid import frechet_distance
 from foodgen.training.checkpoint import read_average, read_meta
 from tests.conftest import ROOT
 from tests.runs import Colours, last, pixels, run_of, score_by_colours
+from tests.test_recipes import stop_at
 
 
 def test_scores_are_those_of_the_pictures_on_disk(tiny, tmp_path, monkeypatch, dishes):
@@ -184,3 +189,49 @@ def test_a_run_is_resumed_by_its_own_configuration(tiny, tmp_path):
     train.main([f"exp.config_path={own}", "train.steps=12", "train.checkpoint_path=latest"])
     assert read_meta(last(tmp_path, "first"))["step"] == 12
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["first"]
+
+
+def test_no_more_images_are_held_than_a_batch(tiny, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_at(1, patch)
+        train.main(tiny)
+    score_by_colours(monkeypatch)
+    scored = ["train.checkpoint_path=latest", "inference.count=320", "inference.metrics=[fid]"]
+    made = make_inference(config.load([*tiny, *scored], Config))
+    alive, most, sample = weakref.WeakSet(), [], made.sample
+
+    def watched(seed):
+        for indices, images in sample(seed):
+            alive.add(images)
+            most.append(len(alive))
+            yield indices, images
+            del images
+
+    made.sample = watched
+    assert made.run()["fid"] > 0
+    assert len(most) == 20
+    assert max(most) <= 2
+    assert len(list((run_of(tmp_path) / "images").glob("*/*.png"))) == 320
+
+
+def test_an_interrupted_inference_keeps_the_earlier_images(tiny, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_at(1, patch)
+        train.main(tiny)
+    sampled = [*tiny, "train.checkpoint_path=latest", "inference.count=32"]
+    inference.main(sampled)
+    before = {path: path.read_bytes() for path in (run_of(tmp_path) / "images").glob("*/*.png")}
+    made = make_inference(config.load([*sampled, "inference.overwrite=true", "inference.seed=5"], Config))
+    sample = made.sample
+
+    def cut(seed):
+        yield next(sample(seed))
+        raise KeyboardInterrupt
+
+    made.sample = cut
+    with pytest.raises(KeyboardInterrupt):
+        made.run()
+    assert before == {path: path.read_bytes() for path in (run_of(tmp_path) / "images").glob("*/*.png")}
+    inference.main([*sampled, "inference.overwrite=true", "inference.seed=5"])
+    assert before != {path: path.read_bytes() for path in (run_of(tmp_path) / "images").glob("*/*.png")}
+    assert not (run_of(tmp_path) / "images.partial").exists()

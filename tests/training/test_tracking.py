@@ -14,6 +14,7 @@ import wandb
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto import wandb_internal_pb2
 
+import train
 from foodgen.core.errors import ConfigError, UserError
 from foodgen.core.files import read_jsonl
 from foodgen.core.registry import build
@@ -23,6 +24,7 @@ from foodgen.training import wandb_run
 from foodgen.training.tensorboard_run import TensorBoardRun
 from foodgen.training.tracker import Tracker
 from foodgen.training.wandb_run import WandbRun
+from tests.runs import run_of
 
 KINDS = {kind: zlib.crc32(bytes([kind])) for kind in (1, 2, 3, 4)}
 
@@ -256,3 +258,11 @@ def test_a_backend_that_fails_is_left_out(tmp_path, caplog):
     tracker.close(0)
     assert caplog.text.count("Failing is left out from here on") == 1
     assert [row["step"] for row in read_jsonl(tmp_path / "metrics.jsonl")] == [1, 2]
+
+
+def test_trackers_come_from_the_configuration(tiny, tmp_path):
+    train.main([*tiny, "trackers={tensorboard: {name: tensorboard}}"])
+    assert list((run_of(tmp_path) / "tensorboard").glob("events.*"))
+    with pytest.raises(ConfigError, match=r"trackers\.board: no tracker is named 'tensorbord'; did you mean"):
+        train.main([*tiny, "exp.run=other", "trackers={board: {name: tensorbord}}"])
+    assert not (run_of(tmp_path, "other") / "config.yaml").exists()
