@@ -22,6 +22,7 @@ from foodgen.builders.scoring import (
     of_images,
     spaces_trained_against,
 )
+from foodgen.builders.tracking import check_trackers, send_scores
 from foodgen.core import distributed
 from foodgen.core.config import check, merge, to_tree, to_yaml
 from foodgen.core.devices import find_device
@@ -54,6 +55,7 @@ def make_inference(config: Config, scorers: dict[str, Scorer | None] | None = No
     """
     device = find_device(config.exp.device)
     distributed.start(device)
+    check_trackers(config)
     if config.inference.images is not None:
         return _of_folder(config, device)
     # model
@@ -86,8 +88,10 @@ def make_inference(config: Config, scorers: dict[str, Scorer | None] | None = No
         "image_format": "png",
         "trained_against": spaces_trained_against(config),
     }
+    folder = Path(config.inference.output_dir or run_folder(config))
     return Inference(
-        folder=Path(config.inference.output_dir or run_folder(config)),
+        folder=folder,
+        send=send_scores(config, folder, pipeline.meta),
         sample=partial(pipeline.parts.sampling.batches, pipeline.model, labels),
         from_folder=False,
         labels=labels,
@@ -114,8 +118,10 @@ def _of_folder(config: Config, device: torch.device) -> Inference:
         check_proportions(images.labels, reference, "inference.images")
     endings = sorted({Path(name).suffix.lower().lstrip(".") for name in images.listing.files})
     facts = {"images": str(folder), "image_format": ", ".join(endings)}
+    target = Path(config.inference.output_dir or f"{folder.resolve()}.scores")
     return Inference(
-        folder=Path(config.inference.output_dir or f"{folder.resolve()}.scores"),
+        folder=target,
+        send=send_scores(config, target, {}),
         sample=lambda seed: batches_of(images, config.data.val_batch_size),
         image=lambda index: images[index][0],
         from_folder=True,

@@ -11,14 +11,15 @@ from torch import Tensor
 
 from foodgen.builders.models import Model, check_classes, find_images, make_model
 from foodgen.builders.scoring import check_sampler, find_reference, make_scorer, metric_specs
+from foodgen.builders.tracking import check_trackers, make_backends
 from foodgen.core import distributed
-from foodgen.core.config import to_tree, to_yaml
+from foodgen.core.config import to_yaml
 from foodgen.core.devices import check_compiler, find_device, has_bf16
 from foodgen.core.errors import ConfigError
 from foodgen.core.files import write_text
-from foodgen.core.registry import build, trackers
+from foodgen.core.registry import build
 from foodgen.core.settings import Config, ExportConfig, Prepare
-from foodgen.core.types import Images, TrackerBackend
+from foodgen.core.types import Images
 from foodgen.data import prepare as preparation
 from foodgen.data.loader import Loader
 from foodgen.metrics.diversity import PixelDiversity
@@ -104,30 +105,6 @@ def make_session(config: Config) -> Session:
         write_text(folder / "config.yaml", to_yaml(config))
         tracker.backends = make_backends(config, folder, run_id, trainer.global_step)
     return session
-
-
-def check_trackers(config: Config) -> None:
-    """Raise ConfigError for a tracker that there is not, or whose package is missing."""
-    for label, part in config.trackers.items():
-        if part is not None:
-            try:
-                backend: type[TrackerBackend] = trackers[str(part.get("name"))]
-                backend.check()
-            except ConfigError as error:
-                raise ConfigError(f"trackers.{label}: {error}") from None
-
-
-def make_backends(config: Config, folder: Path, run_id: str, step: int) -> list[TrackerBackend]:
-    """The configuration's trackers beside metrics.jsonl. Raises ConfigError.
-
-    step  that the run goes on from
-    """
-    injected: dict[str, Any] = {"folder": folder, "run_id": run_id, "step": step, "config": to_tree(config)}
-    return [
-        build("trackers", part, f"trackers.{label}", project=config.exp.wandb_project, **injected)
-        for label, part in config.trackers.items()
-        if part is not None and (config.exp.use_wandb or part.get("name") != "wandb")
-    ]
 
 
 def export(config: ExportConfig) -> list[Path]:

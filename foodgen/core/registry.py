@@ -34,10 +34,12 @@ def suggestion(wrong: str, right: Iterable[str]) -> str:
 class ClassRegistry(dict[str, type]):
     """A dictionary of names to classes, filled by the decorator `add_to_registry`.
 
+    kind  of its classes, for error messages
+
     The first look-up that misses imports the whole package, so that nothing is listed twice.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str = "part") -> None:
         super().__init__()
         self.kind = kind
 

@@ -140,6 +140,10 @@ class TrackerBackend(ABC):
     def image(self, step: int, name: str, path: Path) -> None:
         """Send an image's file."""
 
+    def table(self, step: int, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Send a table, whose rows have the same columns, if the backend has tables."""
+        return None
+
     @abstractmethod
     def close(self, status: int) -> None:
         """End the run; status 0 for success."""

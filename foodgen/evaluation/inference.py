@@ -75,6 +75,7 @@ class Inference:
     save_grid         (images, labels, path)
     save_pairs        (index to a generated image, nearest pairs, path) to a picture of them beside training images
     evaluation_count  how many images the network has processed; helper networks are not counted
+    send              (numbers, file of a grid, rows by class) to trackers
     visualisations    names to what saves a picture of that name, given a path
     image             index to an image of a folder, uint8 (3, size, size)
     facts             what else metrics.json says
@@ -94,6 +95,7 @@ class Inference:
     save_pairs: Callable[[Callable[[int], Tensor], Sequence[Sequence[float]], Path], None]
     evaluation_count: Callable[[], int] | None
     visualisations: Mapping[str, Callable[[Path], None]]
+    send: Callable[[Mapping[str, float], Path, Sequence[Mapping[str, Any]]], None]
     config: str
     image: Callable[[int], Tensor] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
@@ -120,6 +122,9 @@ class Inference:
                     self.save_pairs(self.image or files.read, pairs, self.folder / f"{name.replace('/', '-')}.png")
         for name, save in self.visualisations.items():
             save(self.folder / name)
+        if distributed.is_main() and self.scored:
+            numbers = {name: found[name] for name in self.scored}
+            self.send(numbers, self.folder / GRID, self._rows_by_class(details))
         count = found["generated_count"]
         if distributed.is_main() and "fid" in self.scored and count < FEW:
             print(f"note: FID is biased upwards for few images ({count}); compare at equal counts", file=sys.stderr)
@@ -202,6 +207,17 @@ class Inference:
         if distributed.is_main() and images:
             order = sorted(images)
             self.save_grid(torch.stack([images[i] for i in order]), [self.labels[i] for i in order], path)
+
+    def _rows_by_class(self, details: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """A row for each class that has images, with what is known of it."""
+        ending = "_by_class"
+        columns = {name.removesuffix(ending): own for name, own in details.items() if name.endswith(ending)}
+        counts = Counter(self.labels)
+        return [
+            {"class": self.classes[label], "images": counts[label]}
+            | {name: values.get(label) for name, values in columns.items()}
+            for label in sorted(counts)
+        ]
 
     def _by_class_name(self, details: Mapping[str, Any]) -> dict[str, Any]:
         """Details by class under the classes' names."""

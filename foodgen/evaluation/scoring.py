@@ -148,7 +148,9 @@ class Scorer:
             if index == 0:
                 ratios = self.diversity(features, labels, inputs.real, self.reference.labels)
                 warn_of_collapse("features", {self.reference.classes[label]: ratio for label, ratio in ratios.items()})
-                scores.numbers |= {"feature_diversity": sum(ratios.values()) / len(ratios)} if ratios else {}
+                if ratios:
+                    scores.numbers["feature_diversity"] = sum(ratios.values()) / len(ratios)
+                    scores.details["feature_diversity_by_class"] = ratios
         return scores
 
     def identity(self) -> list[str]:

@@ -34,7 +34,10 @@ def balls_around(points: Tensor, centres: Tensor, radius: Tensor) -> tuple[Tenso
 
 @metrics.add_to_registry(name="precision")
 class Precision(Metric):
-    """Share of generated images within the real ones' manifold (`precision`), and the other way round (`recall`)."""
+    """Share of generated images within the real ones' manifold (`precision`), and the other way round (`recall`).
+
+    `precision_by_class` is that of each class's generated images, in the manifold of all real ones.
+    """
 
     name = "precision"
     lower_is_better = False
@@ -44,7 +47,11 @@ class Precision(Metric):
         generated, real = inputs.generated.double(), inputs.real.double()
         precise, _ = balls_around(generated, real, radii(real, self.k))
         recalled, _ = balls_around(real, generated, radii(generated, self.k))
-        return {"precision": (precise > 0).double().mean().item(), "recall": (recalled > 0).double().mean().item()}
+        inside = (precise > 0).double()
+        labels = inputs.labels.unique().tolist()
+        by_class = {label: round(inside[inputs.labels == label].mean().item(), 4) for label in labels}
+        recall = (recalled > 0).double().mean().item()
+        return {"precision": inside.mean().item(), "recall": recall, "precision_by_class": by_class}
 
 
 @metrics.add_to_registry(name="coverage")

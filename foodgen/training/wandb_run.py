@@ -5,10 +5,14 @@ import logging
 import netrc
 import os
 import queue
+import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+
+from tqdm import tqdm
 
 from foodgen.core.registry import trackers
 from foodgen.core.types import TrackerBackend
@@ -19,7 +23,7 @@ PATIENCE = 60.0  # seconds that the end of a run waits for W&B
 
 @trackers.add_to_registry(name="wandb")
 class WandbRun(TrackerBackend):
-    """One W&B run, taken up again by its id; offline where there is no key.
+    """One W&B run, taken up again by its id; offline where W&B finds no key for its server.
 
     folder   where W&B keeps its files
     run_id   stays the same over restarts
@@ -50,6 +54,16 @@ class WandbRun(TrackerBackend):
 
         self._submit(send)
 
+    def table(self, step: int, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+
+        def send() -> None:
+            import wandb
+
+            data = [list(row.values()) for row in rows]
+            self.run.log({"step": step, name: wandb.Table(columns=[*rows[0]], data=data)})
+
+        self._submit(send)
+
     def close(self, status: int) -> None:
         """Finish the run: without this, W&B's offline file stays empty."""
         self._submit(lambda: self.run.finish(exit_code=status))
@@ -75,6 +89,8 @@ class WandbRun(TrackerBackend):
             self.run = wandb.init(**common, mode="offline")
         self.run.define_metric("step")
         self.run.define_metric("*", step_metric="step")
+        where = self.run.url or f"offline: wandb sync {self.run.settings.sync_dir}"
+        tqdm.write(f"W&B: {where}", file=sys.stderr)
 
     def _submit(self, job: Callable[[], None]) -> None:
         if not self.failed:
@@ -98,10 +114,15 @@ class WandbRun(TrackerBackend):
 
 
 def has_key() -> bool:
-    """Whether W&B has a key to log in with."""
-    if os.environ.get("WANDB_API_KEY"):
+    """Whether W&B has a key for its server: in its settings, its environment or the server's entry in netrc."""
+    import wandb
+
+    settings = wandb.setup().settings
+    if settings.mode == "offline":  # what `wandb offline` sets
+        return False
+    if settings.api_key or settings.identity_token_file:
         return True
     try:
-        return netrc.netrc().authenticators("api.wandb.ai") is not None
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(urlsplit(settings.base_url).netloc) is not None
     except (OSError, netrc.NetrcParseError):
         return False

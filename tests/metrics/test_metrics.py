@@ -84,7 +84,7 @@ def test_precision_and_recall_are_torch_fidelitys():
         real, generated, prc_neighborhood=3, prc_batch_size=64, verbose=False, save_cpu_ram=False
     )
     ours = Precision()(inputs(generated, real))
-    assert {round(value, 6) for value in ours.values()} == {
+    assert {round(ours[name], 6) for name in ("precision", "recall")} == {
         round(float(theirs[name]), 6) for name in ("precision", "recall")
     }
     assert ours["precision"] > ours["recall"]  # narrower than the real set
@@ -95,13 +95,19 @@ def test_all_four_are_prdcs(count, shift, capsys):
     generated, real = normal(count, 8, 1, shift, 0.8).double(), normal(200, 8, 2).double()
     for metric in (Precision(), Coverage()):
         theirs = compute_prdc(real.numpy(), generated.numpy(), nearest_k=metric.k)
-        for name, value in metric(inputs(generated, real)).items():
-            assert value == pytest.approx(theirs[name], abs=1e-9), name
+        found = metric(inputs(generated, real))
+        numbers = {name for name in found if not name.endswith("_by_class")}
+        assert len(numbers) == 2
+        for name in numbers:
+            assert found[name] == pytest.approx(theirs[name], abs=1e-9), name
 
 
 def test_an_equal_set_is_all_covered_and_too_few_images_are_told():
     real = normal(50, 4, 1)
-    assert Precision()(inputs(real, real)) == {"precision": 1.0, "recall": 1.0}
+    assert Precision()(inputs(real, real)) == {"precision": 1.0, "recall": 1.0, "precision_by_class": {0: 1.0}}
+    far, labels = torch.cat([real[:10], real[:20] + 99]), torch.arange(10).repeat(3)
+    by_class = Precision()(inputs(far, real, labels=labels))["precision_by_class"]
+    assert by_class == dict.fromkeys(range(10), 0.3333)
     assert Coverage()(inputs(real, real))["coverage"] == 1.0
     with pytest.raises(ValueError, match="3-th neighbour wants 4 images"):
         radii(real[:3], 3)

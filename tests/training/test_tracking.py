@@ -14,6 +14,7 @@ import wandb
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto import wandb_internal_pb2
 
+import inference
 import train
 from foodgen.core.errors import ConfigError, UserError
 from foodgen.core.files import read_jsonl
@@ -24,7 +25,7 @@ from foodgen.training import wandb_run
 from foodgen.training.tensorboard_run import TensorBoardRun
 from foodgen.training.tracker import Tracker
 from foodgen.training.wandb_run import WandbRun
-from tests.runs import run_of
+from tests.runs import run_of, score_by_colours
 
 KINDS = {kind: zlib.crc32(bytes([kind])) for kind in (1, 2, 3, 4)}
 
@@ -171,7 +172,13 @@ def test_wandb_keeps_every_row_of_a_run_that_was_rolled_back(tmp_path):
 
 
 def fake(monkeypatch, **parts):
-    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(Settings=lambda **_: None, **parts))
+    known = wandb.setup
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(Settings=lambda **_: None, setup=known, **parts))
+
+
+def fake_run(**parts):
+    settings = types.SimpleNamespace(sync_dir="there")
+    return types.SimpleNamespace(define_metric=lambda *_, **__: None, url=None, settings=settings, **parts)
 
 
 def broken(*_, **__):
@@ -191,7 +198,7 @@ def test_no_trouble_of_wandb_reaches_training(kind, tmp_path, monkeypatch, caplo
     elif kind == "breaks later":
         fake(
             monkeypatch,
-            init=lambda **_: types.SimpleNamespace(define_metric=lambda *_, **__: None, log=broken, finish=never),
+            init=lambda **_: fake_run(log=broken, finish=never),
         )
     else:
         fake(monkeypatch, init=broken if kind == "fails" else never)
@@ -215,7 +222,7 @@ def test_an_unreachable_server_means_offline(tmp_path, monkeypatch, caplog):
         modes.append(mode)
         if mode == "online":
             broken()
-        return types.SimpleNamespace(define_metric=lambda *_, **__: None, finish=lambda **_: None)
+        return fake_run(finish=lambda **_: None)
 
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
@@ -223,6 +230,43 @@ def test_an_unreachable_server_means_offline(tmp_path, monkeypatch, caplog):
     WandbRun(tmp_path, "abc123", {}, "project").close(0)
     assert modes == ["online", "offline"]
     assert "logged offline" in caplog.text
+
+
+def test_scores_of_an_inference_join_the_trainings_run(tiny, tmp_path, monkeypatch, capsys):
+    score_by_colours(monkeypatch)
+    tracked = [*tiny, "exp.use_wandb=true", "inference.count=32", "inference.baseline_draws=0"]
+    train.main(tracked)
+    assert "W&B: offline: wandb sync " in capsys.readouterr().err
+    time.sleep(1.1)  # W&B names its folders by the second
+    inference.main([*tracked, "train.checkpoint_path=latest", "inference.metrics=[fid,precision]"])
+    wandb.teardown()
+    folders = sorted(run_of(tmp_path).glob("wandb/offline-run-*"))
+    assert len(folders) == 2
+    assert len({path.name.split("-")[3] for path in folders}) == 1
+    found = json.loads((run_of(tmp_path) / "metrics.json").read_text())
+    rows = {name: value for row in wandb_rows(run_of(tmp_path)) for name, value in row.items()}
+    for name in ("fid", "precision", "recall", "feature_diversity"):
+        assert rows[f"inference/{name}"] == pytest.approx(found[name])
+    assert "inference/grid/path" in rows
+    (path,) = folders[1].glob("files/media/table/inference/by_class*.table.json")
+    table = json.loads(path.read_text())
+    assert table["columns"] == ["class", "images", "precision", "feature_diversity"]
+    assert len(table["data"]) == 8
+    assert all(row[1] == 4 for row in table["data"])
+
+
+@pytest.mark.parametrize(("host", "mode"), [("http://my.server:8080", "online"), ("https://api.wandb.ai", "offline")])
+def test_the_key_of_ones_own_server_counts(host, mode, tmp_path, monkeypatch, capsys):
+    (tmp_path / "netrc").write_text(f"machine my.server:8080 login user password {'a' * 40}\n")
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_BASE_URL", host)
+    wandb.teardown()  # its settings are read once
+    modes = []
+    fake(monkeypatch, init=lambda mode, **_: modes.append(mode) or fake_run(finish=lambda **_: None))
+    WandbRun(tmp_path, "abc123", {}, "project").close(0)
+    assert modes == [mode]
+    assert "W&B: offline: wandb sync there" in capsys.readouterr().err
 
 
 def test_tensorboard_shows_a_resumed_run_once(tmp_path):

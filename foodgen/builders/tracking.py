@@ -1,0 +1,64 @@
+"""Trackers of a configuration: W&B and others that rows, images and scores are sent to."""
+
+import logging
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from foodgen.core.config import to_tree
+from foodgen.core.errors import ConfigError
+from foodgen.core.registry import build, trackers
+from foodgen.core.settings import Config
+from foodgen.core.types import TrackerBackend
+
+log = logging.getLogger("foodgen")
+
+
+def check_trackers(config: Config) -> None:
+    """Raise ConfigError for a tracker that there is not, or whose package is missing."""
+    for label, part in config.trackers.items():
+        if part is not None:
+            try:
+                backend: type[TrackerBackend] = trackers[str(part.get("name"))]
+                backend.check()
+            except ConfigError as error:
+                raise ConfigError(f"trackers.{label}: {error}") from None
+
+
+def make_backends(config: Config, folder: Path, run_id: str, step: int) -> list[TrackerBackend]:
+    """The configuration's trackers beside metrics.jsonl. Raises ConfigError.
+
+    step  that the run goes on from
+    """
+    injected: dict[str, Any] = {"folder": folder, "run_id": run_id, "step": step, "config": to_tree(config)}
+    return [
+        build("trackers", part, f"trackers.{label}", project=config.exp.wandb_project, **injected)
+        for label, part in config.trackers.items()
+        if part is not None and (config.exp.use_wandb or part.get("name") != "wandb")
+    ]
+
+
+def send_scores(config: Config, folder: Path, meta: Mapping[str, Any]) -> Callable[..., None]:
+    """What sends an inference's scores to the configuration's trackers, to the training's own run where it is known.
+
+    folder  of the inference
+    meta    the checkpoint's; a folder of images and exported weights have no run, and get one of their own
+
+    The result takes numbers by name, a grid's file and rows of a table by class. It never raises.
+    """
+    step, run_id = int(meta.get("step", 0)), str(meta.get("run_id") or uuid.uuid4().hex[:8])
+
+    def send(numbers: Mapping[str, float], grid: Path, by_class: Sequence[Mapping[str, Any]]) -> None:
+        for backend in make_backends(config, folder, run_id, step):
+            try:
+                backend.log({"step": step} | {f"inference/{name}": value for name, value in numbers.items()})
+                if grid.is_file():
+                    backend.image(step, "inference/grid", grid)
+                if by_class:
+                    backend.table(step, "inference/by_class", by_class)
+                backend.close(0)
+            except Exception as error:  # the scores are in metrics.json
+                log.warning("%s has not got the scores (%s: %s)", type(backend).__name__, type(error).__name__, error)
+
+    return send
