@@ -1,4 +1,4 @@
-# make setup: .venv with everything; make demo: train a small model, sample and score; make test: lint, types, tests;
+# make setup: .venv with everything; make demo: food from the shipped models, then a small training; make test: lint, types, tests;
 # make reports: figures and tables of reports/ from their committed data.
 PYTHON ?= python3
 VENV := .venv
@@ -18,7 +18,7 @@ $(STAMP):
 	@rm -f $(VENV)/installed-*; touch $@
 
 demo: setup
-	@$(BIN)/python demo.py
+	@$(BIN)/python demo.py exp.config_path=configs/demo.yaml
 
 lint: setup
 	$(BIN)/ruff check .

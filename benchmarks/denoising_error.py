@@ -1,23 +1,27 @@
 """How well denoisers of different paths restore the same held-out images at the same noise levels.
 
-python3 -m benchmarks.denoising_error FOLDER RUN [RUN ...] > errors.jsonl
+python3 -m benchmarks.denoising_error exp.config_path=configs/benchmarks/denoising_error.yaml "runs=[runs/edm]"
 
-FOLDER holds class folders of held-out images, each RUN is a run's folder, a checkpoint or an exported folder. Every
-process is x = alpha clean + sigma noise, so that equal sigma / alpha is the same task, whatever the network predicts.
+Every process is x = alpha clean + sigma noise, so that equal sigma / alpha is the same task, whatever the network
+predicts.
 Prints a line of JSON for each run: the bits per dimension, their standard error, and the mean squared error of the
 predicted clean image, on values in [-1, 1], by noise level.
 """
 
 import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from foodgen.builders.models import load_pretrained
+from foodgen.core import command_line, config
+from foodgen.core.errors import UserError
 from foodgen.core.networks import Denoiser
 from foodgen.core.randomness import isolated_randomness, normal_like
+from foodgen.core.settings import STRICT, OnlyPath
 from foodgen.data.codecs import RGB
 from foodgen.data.folder import Folder
 from foodgen.metrics.of_models import BitsPerDimension
@@ -26,11 +30,22 @@ LEVELS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 BATCH, EVERY = 101, 2  # images at a time; every second one is looked at
 
 
+@dataclass(config=STRICT)
+class Settings:
+    """What this script reads: class folders of held-out images; runs, checkpoints or exported folders."""
+
+    exp: OnlyPath
+    images: str
+    image_size: int
+    runs: list[str]
+
+
 @torch.no_grad()
 def measure(run: str, images: Folder) -> dict[str, object]:
     """What is printed of one run."""
     model = load_pretrained(run, images.classes, torch.device("cpu"))
-    assert isinstance(model, Denoiser), f"{run} holds no denoiser"
+    if not isinstance(model, Denoiser):
+        raise UserError(f"runs: {run} holds no denoiser")
     bits: list[Tensor] = []
     errors: dict[float, list[Tensor]] = {level: [] for level in LEVELS}
     for start in range(0, len(images) // EVERY, BATCH):
@@ -49,8 +64,13 @@ def measure(run: str, images: Folder) -> dict[str, object]:
     } | {f"error_at_{level}": torch.cat(values).mean().item() for level, values in errors.items()}
 
 
+def main(arguments: Sequence[str]) -> None:
+    """Print a line of each run."""
+    settings = config.load(arguments, Settings)
+    images = Folder(Path(settings.images), settings.image_size)
+    for run in settings.runs:
+        print(json.dumps({"run": Path(run).name, **measure(run, images)}), flush=True)
+
+
 if __name__ == "__main__":
-    folder, *runs = sys.argv[1:]
-    val = Folder(Path(folder), image_size=64)
-    for run in runs:
-        print(json.dumps({"run": Path(run).name, **measure(run, val)}), flush=True)
+    command_line.run(main)

@@ -1,6 +1,6 @@
 """Speed beside its peers, on this machine: one table as Markdown, and the same as JSON.
 
-python3 -m benchmarks.speed TARGET.json [training] [gan] [compiled] [inception] [loading]
+python3 -m benchmarks.speed exp.config_path=configs/benchmarks/speed.yaml [sections=[training,gan]]
 
 All subjects of a section take turns within each round, so that a machine that slows down slows all of them alike.
 Given are images a second, the median of the rounds and their range. Wants data/food101 (prepare_data.py) and, for one
@@ -13,18 +13,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import nn
 
 from foodgen.builders.training import make_loader, make_model, make_trainer
+from foodgen.core import command_line
 from foodgen.core import config as configuration
 from foodgen.core.devices import keep_freed_memory
-from foodgen.core.settings import Config
+from foodgen.core.settings import STRICT, Config, OnlyPath
 from foodgen.data.folder import Folder
 from foodgen.data.loader import Loader
 from foodgen.data.packed import Packed
@@ -35,6 +37,16 @@ from foodgen.metrics.inception import InceptionFeatures
 ROUNDS, CPU = 5, torch.device("cpu")
 PHOTOS = Path("data/food101")
 Subject = tuple[int, Callable[[], Any]]  # images, and what handles them
+Section = Literal["training", "gan", "compiled", "inception", "loading"]
+
+
+@dataclass(config=STRICT)
+class Settings:
+    """What this script reads: a JSON file, to which results are added, and the sections to measure."""
+
+    exp: OnlyPath
+    target: str
+    sections: list[Section]
 
 
 def ours(path: str, batch: int, *overrides: str) -> Subject:
@@ -197,19 +209,18 @@ def measure(subjects: dict[str, Subject]) -> dict[str, list[float]]:
     return found
 
 
-def main(target: Path, sections: list[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
     """Measure the sections, print their tables, write them all."""
+    settings = configuration.load(arguments, Settings)
+    target = Path(settings.target)
     known = {"training": training, "gan": gan, "compiled": compiled, "inception": inception, "loading": loading}
-    wrong = [name for name in sections if name not in known]
-    if wrong:
-        sys.exit(f"{wrong[0]}: there is no such section; there are: {', '.join(known)}")
     keep_freed_memory()
     versions = {name: __import__(name).__version__ for name in ("torch", "torchvision", "diffusers")}
     facts: dict[str, Any] = {"cpu": torch.backends.cpu.get_cpu_capability(), "cores": torch.get_num_threads()}
     facts |= {"bf16": torch.cpu._is_avx512_bf16_supported(), "python": platform.python_version(), **versions}
     print("machine: " + ", ".join(f"{name} {value}" for name, value in facts.items()))
     results = {}
-    for section in sections or list(known):
+    for section in settings.sections:
         results[section] = measure(known[section]())
         print(f"\n| {section} | images a second | range |\n| --- | --- | --- |")
         for name, rates in results[section].items():
@@ -221,6 +232,4 @@ def main(target: Path, sections: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2 or not sys.argv[1].endswith(".json"):
-        sys.exit("usage: python3 -m benchmarks.speed TARGET.json [training] [gan] [compiled] [inception] [loading]")
-    main(Path(sys.argv[1]), sys.argv[2:])
+    command_line.run(main)

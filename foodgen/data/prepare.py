@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import logging
 import random
 import zlib
 from collections import Counter, defaultdict
@@ -23,6 +24,7 @@ from foodgen.core.registry import suggestion
 from foodgen.data.folder import UNREADABLE
 from foodgen.data.sources import TEST, TRAIN, Photo, find_photos
 
+log = logging.getLogger("foodgen")
 MANIFEST = "prepare.json"
 VAL = "val"
 
@@ -74,6 +76,11 @@ def prepare(
     given = any(photo.split == TEST for photo in photos)
     if not given:
         photos = choose(photos, TEST, test_per_class, seed)
+        log.warning(
+            "%s has no test/ of its own: test/ is %d photos a class drawn at random. FIDs against it compare with "
+            "each other, and not with those of a source that brings its test photos",
+            *(source, test_per_class),
+        )
     _write_manifest(target, {"settings": settings, "finished": False})
     counter = _Writer(target)
     squares = _squares(photos, image_size, smallest, quality)

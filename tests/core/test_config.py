@@ -18,7 +18,7 @@ def load(*overrides, path=TINY):
 
 FILES = (ROOT / "configs").rglob("*.yaml")
 OTHERS = ("base.yaml", "prepare.yaml", "prepare_ten.yaml")
-SHIPPED = [path for path in FILES if path.name not in OTHERS and path.parent.name != "report"]
+SHIPPED = [path for path in FILES if path.name not in OTHERS and path.parent.name not in ("report", "benchmarks")]
 
 
 LARGER = {"ddpm": 36_000_000}  # the paper's own network; all others fit into what is shipped

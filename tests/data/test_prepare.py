@@ -65,16 +65,17 @@ def test_splits_a_class_tree(tmp_path):
     assert other["hashes"]["test"] != manifest["hashes"]["test"]
 
 
-def test_food101s_archive_layout(tmp_path):
+def test_food101s_archive_layout_says_that_its_test_photos_are_drawn(tmp_path, caplog):
     tree(tmp_path / "food-101" / "images")
     put(tmp_path / "food-101" / "meta" / "classes.txt", b"apple\nbread\n")
     manifest = prepare(tmp_path / "food-101", tmp_path / "out")
     assert manifest["classes"] == ["apple", "bread"]
     assert sum(manifest["counts"].values()) == 16
+    assert "has no test/ of its own: test/ is 2 photos a class drawn at random" in caplog.text
 
 
 @pytest.mark.parametrize("packed", ["one", "several"])
-def test_zips_with_a_given_split(tmp_path, packed):
+def test_zips_with_a_given_split(tmp_path, packed, caplog):
     tree(tmp_path / "train")
     tree(tmp_path / "test", per_class=3, first=50)  # other pictures of the same names
     source = tmp_path / "zips"
@@ -87,6 +88,7 @@ def test_zips_with_a_given_split(tmp_path, packed):
     manifest = prepare(source / "all.zip" if packed == "one" else source, tmp_path / "out")
     assert manifest["counts"] == {"test": 6, "val": 2, "train": 14}
     assert names(tmp_path / "out" / "test") == names(tmp_path / "test")
+    assert "drawn at random" not in caplog.text
 
 
 def test_training_copies_of_test_photos_go(tmp_path):
