@@ -1,7 +1,7 @@
 """Code blocks of README, pages and cards: what can run in seconds runs, of the rest the configuration is checked.
 
-A comment above a block says what it needs: `gpu`, `hours`, `minutes`, `install`; `sketch` is no program. A block without one runs here, in
-order, in a folder with small photos of all 101 classes.
+A comment above a block says what it needs: `gpu`, `hours`, `minutes`, `install`; `sketch` is no program. A block
+without one runs here, in order, in a folder with small photos of all 101 classes.
 """
 
 import re
