@@ -1,21 +1,9 @@
 """Make a set of small square photos: python3 prepare_data.py exp.config_path=configs/prepare.yaml source=… target=…"""
 
-from collections.abc import Sequence
+from foodgen.commands import cli
+from foodgen.commands.prepare import main
 
-from foodgen.builders.training import prepare
-from foodgen.core import command_line, config
-from foodgen.core.settings import Prepare
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Prepare, and say what came out."""
-    settings = config.load(arguments, Prepare)
-    manifest = prepare(settings)
-    for drop in manifest["dropped"]:
-        print(f"dropped {drop['photo']}: {drop['reason']}")
-    counts = ", ".join(f"{split} {count}" for split, count in manifest["counts"].items())
-    print(f"{settings.target}: {len(manifest['classes'])} classes; {counts}; {len(manifest['dropped'])} photos dropped")
-
+__all__ = ["main"]
 
 if __name__ == "__main__":
-    command_line.run(main)
+    cli.script("prepare")

@@ -1,19 +1,9 @@
 """Train a model: python3 train.py exp.config_path=configs/edm.yaml [key=value …]"""
 
-from collections.abc import Sequence
+from foodgen.commands import cli
+from foodgen.commands.train import main
 
-from foodgen.builders.training import make_session
-from foodgen.core import command_line, config
-from foodgen.core.settings import Config
-from foodgen.training import run_folder
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Train until the end, a time budget or a signal; the exit status."""
-    settings = config.load(arguments, Config)
-    with run_folder.locked(settings):
-        return make_session(settings).run()
-
+__all__ = ["main"]
 
 if __name__ == "__main__":
-    command_line.run(main)
+    cli.script("train")

@@ -18,8 +18,9 @@ ALLOWED = {leaf: {leaf, "core"} for leaf in LEAVES} | {
     "models": {"layers", "core"},
     "training": {"training", "evaluation", "core"},
     "builders": {*LEAVES, "training", "core", "builders"},
+    "commands": {"core", "builders", "training", "reporting", "commands"},
 }
-SCRIPTS = {"core", "builders", "training", "reporting"}
+SCRIPTS = {"core", "commands", "training"}
 
 
 def imported(path):

@@ -17,6 +17,8 @@ from foodgen.core.registry import suggestion
 Schema = TypeVar("Schema")
 Tree = dict[str, Any]
 DEEPEST = 3  # files that may stand above an experiment's own
+PACKAGE = Path(__file__).parent.parent
+BUNDLED = next((path for path in (PACKAGE / "configs", PACKAGE.parent / "configs") if path.is_dir()), None)
 
 
 def load(arguments: Sequence[str], schema: type[Schema], fixed: Mapping[str, str] | None = None) -> Schema:
@@ -36,8 +38,22 @@ def load(arguments: Sequence[str], schema: type[Schema], fixed: Mapping[str, str
     exp = overrides.get("exp")
     if not isinstance(exp, Mapping) or exp.get("config_path") is None:
         raise ConfigError("exp.config_path=FILE is missing")
-    tree = merge(read_file(Path(str(exp["config_path"]))), overrides)
+    tree = merge(read_file(find_file(str(exp["config_path"]))), overrides)
     return check(merge(defaults(schema), tree), schema)
+
+
+def find_file(name: str) -> Path:
+    """The file of this path, or the bundled configuration of this name: "edm" or "small/edm". Raises ConfigError."""
+    path = Path(name)
+    if path.exists() or path.suffix or BUNDLED is None:
+        return path
+    bundled = (BUNDLED / path).with_suffix(".yaml")
+    if not bundled.is_file():
+        names = [found.relative_to(BUNDLED).with_suffix("").as_posix() for found in BUNDLED.rglob("*.yaml")]
+        raise ConfigError(
+            f"exp.config_path: {name} is neither a file nor a bundled configuration; {suggestion(name, names)}"
+        )
+    return bundled
 
 
 def merge(parent: Mapping[str, Any], child: Mapping[str, Any]) -> Tree:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 def _not_a_boolean(value: Any) -> Any:
@@ -24,62 +24,103 @@ Part = dict[str, Any]
 @dataclass(config=STRICT)
 class Exp:
     config_path: str
+    """the configuration file, or the name of a bundled one, such as edm or small/edm"""
     exp_dir: str = "runs"
-    run: Text | None = None  # the configuration file's name if not given
+    """the folder that runs lie in"""
+    run: Text | None = None
+    """the run's name; the configuration file's if not given"""
     device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps"""
     seed: Count = 0
-    use_wandb: bool = True  # false leaves the tracker wandb out
+    """of weights, order of images and noise"""
+    use_wandb: bool = True
+    """false leaves the tracker wandb out"""
     wandb_project: str = "foodgen"
+    """W&B's project"""
 
 
 @dataclass(config=STRICT)
 class Data:
     input_train_dir: str = "data/food101/train"
+    """class folders of training images"""
     input_val_dir: str = "data/food101/val"
+    """class folders of images to compare with"""
     image_size: Positive = 64
-    train_batch_size: Positive = 256  # of one step, over all processes
-    val_batch_size: Positive = 128  # images sampled or scored at a time, by each process
+    """height and width in pixels"""
+    train_batch_size: Positive = 256
+    """images of one step, over all processes"""
+    val_batch_size: Positive = 128
+    """images sampled or scored at a time, by each process"""
     workers: Count = 0
-    inception_weights: str | None = None  # a file of pytorch-fid's; found or downloaded if not given
-    keep_on_device: bool = False  # the whole training set as uint8 in the device's memory
+    """processes that read ahead"""
+    inception_weights: str | None = None
+    """a file of pytorch-fid's; found or downloaded if not given"""
+    keep_on_device: bool = False
+    """the whole training set as uint8 in the device's memory"""
 
 
 @dataclass(config=STRICT)
 class Train:
     steps: Positive = 100_000
+    """of the whole training"""
     max_minutes: Above | None = None
-    checkpoint_path: str | None = None  # a checkpoint's folder, or "latest"
-    initial_weights: str | dict[str, str | None] | None = None  # a folder to start anew from, or one by network
+    """stops after so many, with a checkpoint"""
+    checkpoint_path: str | None = None
+    """what to resume or sample from: a checkpoint, a run, an exported folder, latest or best"""
+    initial_weights: str | dict[str, str | None] | None = None
+    """a folder to start anew from, or one by network"""
     log_step: Positive = 100
+    """steps between two rows"""
     checkpoint_step: Positive = 2_000
+    """steps between two checkpoints"""
     keep_checkpoints: Annotated[int, Field(ge=2)] = 3
+    """the newest ones, beside the best"""
     val_step: Positive = 10_000
-    val_count: Count = 2_020  # images sampled and scored at validation; 0 samples the grid alone
+    """steps between two validations"""
+    val_count: Count = 2_020
+    """images sampled and scored at validation; 0 samples the grid alone"""
     val_metrics: list[str] = Field(default_factory=lambda: ["fid"])
+    """names of metrics; the first chooses the best checkpoint"""
     grid_count: Positive = 64
-    grad_accumulation: Positive = 1  # pieces that a batch is computed in
-    grad_clip: Above | None = None  # largest gradient norm
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: the fastest that the device trains well in
+    """images of the grid"""
+    grad_accumulation: Positive = 1
+    """pieces that a batch is computed in"""
+    grad_clip: Above | None = None
+    """largest gradient norm"""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """auto: the fastest that the device trains well in"""
     compile: bool = False
-    channels_last: bool | Literal["auto"] = "auto"  # auto: on GPUs and CPUs
+    """torch.compile"""
+    channels_last: bool | Literal["auto"] = "auto"
+    """how feature maps are stored; auto: so on GPUs and CPUs"""
 
 
 @dataclass(config=STRICT)
 class Inference:
     count: Positive = 2_020
-    classes: list[Text] | None = None  # all if not given
+    """images to sample"""
+    classes: list[Text] | None = None
+    """names; all if not given"""
     seed: Count = 0
-    seeds: Positive = 1  # repetitions, with the seeds from `seed` on; the first one's images are kept
-    images: str | None = None  # a folder of class folders that is scored instead of sampled images
-    ema_length: Annotated[float, Field(ge=0)] | None = (
-        None  # of ema.name=power_function; 0 takes the weights unaveraged
-    )
-    output_dir: str | None = None  # the run's folder if not given
+    """of the noise"""
+    seeds: Positive = 1
+    """repetitions, with the seeds from `seed` on; the first one's images are kept"""
+    images: str | None = None
+    """a folder of class folders that is scored instead of sampled images"""
+    ema_length: Annotated[float, Field(ge=0)] | None = None
+    """of ema.name=power_function; 0 takes the weights unaveraged"""
+    output_dir: str | None = None
+    """the run's folder if not given"""
     overwrite: bool = False
+    """replace images of an earlier inference"""
     metrics: list[str] = Field(default_factory=lambda: ["fid"])
-    baseline_draws: Count = 2  # subsets of real training images that are scored as well, the real-data baseline
-    sweep: dict[str, list[Any]] | list[dict[str, Any]] = Field(default_factory=dict)  # values by dotted key, or points
+    """names of metrics, SPACE/METRIC in another feature space"""
+    baseline_draws: Count = 2
+    """subsets of real training images that are scored as well, the real-data baseline"""
+    sweep: dict[str, list[Any]] | list[dict[str, Any]] = Field(default_factory=dict)
+    """values by dotted key, or points"""
     visualisations: list[Literal["trajectory", "interpolation"]] = Field(default_factory=list)
+    """trajectory, interpolation"""
 
 
 def _default_trackers() -> dict[str, Part | None]:
@@ -95,21 +136,33 @@ class Config:
     train: Train
     inference: Inference
     dataset: Part
+    """how images are read"""
     augment: Part
+    """what is done to training images"""
     codec: Part
+    """pixels to the model's input and back"""
     optimizers: dict[str, Part]
+    """one by network"""
     schedule: Part
+    """of the learning rate"""
     ema: Part
+    """the averaged weights"""
     guidance: Part
+    """of a sampler"""
     sampler: Part
-    spaces: dict[str, Part | None] = Field(default_factory=dict)  # of features, by name
-    trackers: dict[str, Part | None] = Field(default_factory=_default_trackers)  # beside metrics.jsonl
-    objective: Part = Field(default_factory=dict)  # inference takes the checkpoint's
+    """noise to images"""
+    spaces: dict[str, Part | None] = Field(default_factory=dict)
+    """feature spaces of metrics, by name"""
+    trackers: dict[str, Part | None] = Field(default_factory=_default_trackers)
+    """where rows, grids and scores go beside metrics.jsonl"""
+    objective: Part = Field(default_factory=dict)
+    """model and losses; inference takes the checkpoint's"""
 
 
 @dataclass(config=STRICT)
 class OnlyPath:
     config_path: str
+    """the configuration file, or the name of a bundled one"""
 
 
 @dataclass(config=STRICT)
@@ -118,22 +171,35 @@ class Prepare:
 
     exp: OnlyPath
     source: str
+    """folder, zip, folder of zips, or food101"""
     target: str
+    """folder to write"""
     image_size: Positive = 64
-    smallest: Positive = 32  # photos with a shorter side are dropped
+    """pixels a side of the squares"""
+    smallest: Positive = 32
+    """photos with a shorter side are dropped"""
     test_per_class: Count = 20
+    """photos held back for test/ where the source has none"""
     val_per_class: Count = 20
+    """training photos set apart for choosing settings"""
     quality: Annotated[int, Field(ge=1, le=100)] = 95
+    """of JPEGs that are made"""
     seed: Count = 0
-    classes: Annotated[list[Text], Field(min_length=1)] | None = None  # the only ones to take; all if not given
+    """of the choice of test and held-out photos"""
+    classes: Annotated[list[Text], Field(min_length=1)] | None = None
+    """the only ones to take; all if not given"""
 
 
 @dataclass(config=STRICT)
 class Export:
     shard_megabytes: Above = 15.0
-    output_dir: str | None = None  # <run>/export, or <run>/export-LENGTH, if not given
-    partners: bool = False  # also the networks it was trained against, for train.initial_weights elsewhere
-    ema_length: Above | None = None  # of another average than the one sampled with: see ema.name=power_function
+    """largest size of a file"""
+    output_dir: str | None = None
+    """<run>/export, or <run>/export-LENGTH, if not given"""
+    partners: bool = False
+    """also the networks it was trained against, for train.initial_weights elsewhere"""
+    ema_length: Above | None = None
+    """of another average than the one sampled with: see ema.name=power_function"""
 
 
 @dataclass(config=STRICT)
@@ -148,8 +214,13 @@ class Report:
     """What report.py reads."""
 
     exp: OnlyPath
-    target: str  # the report's folder: README.md, data/, figures/
-    gather: dict[str, Part] = Field(default_factory=dict)  # what is made of runs, by its file's name in data/
-    figures: dict[str, Part] = Field(default_factory=dict)  # by their files' names in figures/
-    tables: dict[str, Part] = Field(default_factory=dict)  # by their marks in README.md
-    refresh: list[str] | bool = False  # data files to gather anew; true for all
+    target: str
+    """the report's folder: README.md, data/, figures/"""
+    gather: dict[str, Part] = Field(default_factory=dict)
+    """what is made of runs, by its file's name in data/"""
+    figures: dict[str, Part] = Field(default_factory=dict)
+    """by their files' names in figures/"""
+    tables: dict[str, Part] = Field(default_factory=dict)
+    """by their marks in README.md"""
+    refresh: list[str] | bool = False
+    """data files to gather anew; true for all"""

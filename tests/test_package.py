@@ -1,0 +1,128 @@
+"""The package: the command `foodgen`, its help, configurations by name, and a wheel that works in an empty folder."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import foodgen
+from foodgen.commands import cli, inference
+from foodgen.core import config
+from foodgen.core.errors import ConfigError
+from foodgen.core.settings import Config
+from tests.runs import last, score_by_colours
+
+ROOT = Path(foodgen.__file__).parent.parent
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_help_names_every_key_with_its_meaning(command, capsys):
+    assert cli.main([command, "--help"]) == 0
+    found = capsys.readouterr().out
+    if cli.COMMANDS[command][1] is Config:
+        assert "train.steps: int = 100000  (of the whole training)\n" in found
+        assert "train.precision: auto or fp32 or bf16 or fp16 = auto" in found
+        assert "train.initial_weights: str or mapping or null = null" in found
+    for line in found.splitlines()[2:]:
+        assert line.endswith(")"), f"{line} has no meaning"
+
+
+def test_usage_names_the_commands(capsys):
+    assert cli.main([]) == 2
+    capsys.readouterr()
+    assert cli.main(["--help"]) == 0
+    found = capsys.readouterr().out
+    assert all(f"\n  {command} " in found for command in [*cli.COMMANDS, "list"])
+    with pytest.raises(ConfigError, match="there is no command 'trian'; did you mean 'train'"):
+        cli.main(["trian"])
+
+
+def test_parts_are_listed_with_what_they_are(capsys):
+    cli.main(["list", "samplers"])
+    found = capsys.readouterr().out
+    assert "  euler: First order: one evaluation a step.\n" in found
+    assert "models:" not in found
+    cli.main(["list"])
+    found = capsys.readouterr().out
+    assert "models:" in found
+    assert "  hybrid: " in found
+    with pytest.raises(ConfigError, match="there is no kind of part 'sampler'; did you mean 'samplers'"):
+        cli.main(["list", "sampler"])
+
+
+def test_every_part_says_what_it_is(capsys):
+    cli.main(["list"])
+    for line in capsys.readouterr().out.splitlines():
+        assert line.endswith(":") or line.split(": ", 1)[1].strip(), line
+
+
+def test_configurations_are_found_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert config.load(["exp.config_path=small/edm"], Config).exp.run == "small_edm"
+    with pytest.raises(
+        ConfigError, match="small/edn is neither a file nor a bundled configuration; did you mean 'small/edm'"
+    ):
+        config.load(["exp.config_path=small/edn"], Config)
+    (tmp_path / "edm").write_text("extends: none.yaml")  # a file of one's own goes first
+    with pytest.raises(ConfigError, match=r"none\.yaml is not a file"):
+        config.load(["exp.config_path=edm"], Config)
+
+
+def test_scoring_wants_a_folder(tiny, tmp_path, monkeypatch, dishes):
+    with pytest.raises(ConfigError, match=r"inference\.images=FOLDER is missing"):
+        cli.main(["score", *tiny])
+    score_by_colours(monkeypatch)
+    seen = []
+    monkeypatch.setattr(inference, "main", seen.append)
+    cli.main(["score", *tiny, f"inference.images={dishes / 'test'}"])
+    assert seen[0][-1] == f"inference.images={dishes / 'test'}"
+
+
+def test_every_room_is_packaged():
+    import tomllib
+
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    rooms = {f"foodgen.{path.parent.name}" for path in (ROOT / "foodgen").glob("*/__init__.py")}
+    assert {*listed} == {"foodgen", "foodgen.configs", *rooms}
+
+
+@pytest.mark.long
+def test_a_wheel_trains_and_samples_in_an_empty_folder(tmp_path, dishes):
+    options = ["--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(tmp_path)]
+    source = tmp_path / "source"  # a build leaves files beside its source
+    source.mkdir()
+    for name in ("foodgen", "configs", "pyproject.toml", "README.md", "requirements.txt", "LICENSE"):
+        (source / name).symlink_to(ROOT / name)
+    subprocess.run([sys.executable, "-m", "pip", "wheel", str(source), *options], check=True, timeout=200)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        archive.extractall(tmp_path / "site")
+    assert "foodgen/configs/small/edm.yaml" in names
+    assert not [name for name in names if name.startswith(("tests", "runs", "data", "checkpoints"))]
+    empty = tmp_path / "empty"
+    empty.mkdir()
+
+    def run(*arguments):
+        code = "from foodgen.commands.cli import entry; entry()"
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+        return subprocess.run(
+            [sys.executable, "-c", code, *arguments], cwd=empty, env=environment, timeout=200, check=True
+        )
+
+    folders = [f"data.input_train_dir={dishes / 'train'}", f"data.input_val_dir={dishes / 'test'}"]
+    shared = ["exp.config_path=small/edm", "dataset={name: folder}", "data.image_size=16", "exp.device=cpu", *folders]
+    run("train", *shared, "train.steps=1", "data.train_batch_size=8", "train.grid_count=8")
+    run(
+        "sample",
+        *shared,
+        "train.checkpoint_path=latest",
+        "inference.count=8",
+        "inference.metrics=[]",
+        "sampler.steps=2",
+    )
+    assert last(empty, "small_edm").name == "step-00000001"
+    assert len([*(empty / "runs" / "small_edm" / "images").glob("*/*.png")]) == 8
