@@ -1,18 +1,24 @@
 """The package: the command `foodgen`, its help, configurations by name, and a wheel that works in an empty folder."""
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 import foodgen
+import train
+from foodgen.builders.models import make_model
+from foodgen.builders.training import checkpoint_bytes, make_trainer
 from foodgen.commands import cli, inference
 from foodgen.core import config
-from foodgen.core.errors import ConfigError
+from foodgen.core.errors import ConfigError, UserError
 from foodgen.core.settings import Config
+from tests.conftest import TINY
 from tests.runs import last, score_by_colours
 
 ROOT = Path(foodgen.__file__).parent.parent
@@ -126,3 +132,37 @@ def test_a_wheel_trains_and_samples_in_an_empty_folder(tmp_path, dishes):
     )
     assert last(empty, "small_edm").name == "step-00000001"
     assert len([*(empty / "runs" / "small_edm" / "images").glob("*/*.png")]) == 8
+
+
+@pytest.mark.parametrize("name", ["small/edm", "small/projected_gan_slim"])
+def test_a_dry_run_says_what_a_training_costs_and_leaves_nothing(name, tmp_path, monkeypatch, capsys, dishes):
+    monkeypatch.chdir(tmp_path)
+    options = ["exp.device=cpu", "exp.dry_run=true", "data.train_batch_size=4", "train.precision=fp32"]
+    assert cli.main(["train", f"exp.config_path={name}", *options]) == 0
+    found = capsys.readouterr().out
+    for line in ("  steps: 100000", "weights: model ", "multiply-adds: 0.", "speed: ", "memory: ", "disk: "):
+        assert f"\n{line}" in found, line
+    assert ("discriminator" in found.split("\nweights:")[1].splitlines()[0]) == ("gan" in name)
+    assert not list(tmp_path.iterdir())
+    own = [f"data.input_train_dir={dishes / 'train'}", "dataset={name: packed}", "exp.dry_run=true"]
+    assert train.main([f"exp.config_path={TINY}", *own]) == 0
+    assert not (dishes / "train.packed").exists()
+    with pytest.raises(UserError, match="there is no such folder"):
+        train.main([f"exp.config_path={TINY}", "exp.dry_run=true", "data.input_train_dir=nowhere"])
+
+
+def test_a_checkpoint_is_as_large_as_a_dry_run_says(tiny, tmp_path):
+    train.main(tiny)
+    loaded = config.load(tiny, Config)
+    made = make_model(loaded, [str(number) for number in range(8)], torch.device("cpu"))
+    expected = checkpoint_bytes(make_trainer(loaded, made, batches=None))
+    found = sum(path.stat().st_size for path in last(tmp_path).iterdir())
+    assert expected == pytest.approx(found, rel=0.25)
+
+
+def test_a_disk_that_is_too_small_is_said_at_once(tiny, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr("foodgen.builders.training.shutil.disk_usage", lambda path: usage)
+    with pytest.raises(UserError, match=r"exp\.exp_dir: .* needs about \d+ MB for checkpoints, 0 MB are free"):
+        train.main(tiny)
+    assert not (tmp_path / "runs" / "tiny").exists()

@@ -1,5 +1,6 @@
 """Trainings of a configuration: every part is built and connected here."""
 
+import shutil
 import uuid
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
@@ -73,6 +74,8 @@ def make_session(config: Config) -> Session:
     loader = make_loader(config, model, images)
     trainer = make_trainer(config, model, loader.batches)
     check_trackers(config)
+    if distributed.is_main():
+        _check_disk(config, folder, trainer)
     # session
     goes_on = resumed is not None and resumed.resolve().parent == (folder / "checkpoints").resolve()
     run_id = str(read_meta(resumed)["run_id"]) if resumed and goes_on else uuid.uuid4().hex[:8]
@@ -105,6 +108,23 @@ def make_session(config: Config) -> Session:
         write_text(folder / "config.yaml", to_yaml(config))
         tracker.backends = make_backends(config, folder, run_id, trainer.global_step)
     return session
+
+
+def checkpoint_bytes(trainer: Trainer) -> int:
+    """About what a checkpoint takes: all numbers, those of the average, and two a trained weight of optimizers."""
+    stored = [*trainer.objective.state_dict().values(), *trainer.ema.model.state_dict().values()]
+    moments = [weight for of_network in trainer.weights.values() for weight in of_network] * 2
+    return sum(tensor.numel() * tensor.element_size() for tensor in [*stored, *moments])
+
+
+def _check_disk(config: Config, folder: Path, trainer: Trainer) -> None:
+    """Raise ConfigError if the checkpoints of a run will not fit, before it starts."""
+    needed, free = checkpoint_bytes(trainer) * (config.train.keep_checkpoints + 2), shutil.disk_usage(folder).free
+    if free < needed:
+        raise ConfigError(
+            f"exp.exp_dir: {folder} needs about {needed / 1e6:.0f} MB for checkpoints, {free / 1e6:.0f} MB are free; "
+            f"train.keep_checkpoints={config.train.keep_checkpoints} is what can be lowered"
+        )
 
 
 def export(config: ExportConfig) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from foodgen.builders import dry_run
 from foodgen.builders.training import make_session
 from foodgen.core import config
 from foodgen.core.settings import Config
@@ -9,7 +10,10 @@ from foodgen.training import run_folder
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Train until the end, a time budget or a signal; the exit status."""
+    """Train until the end, a time budget or a signal, or say what it would cost; the exit status."""
     settings = config.load(arguments, Config)
+    if settings.exp.dry_run:
+        print(dry_run.describe(settings))
+        return 0
     with run_folder.locked(settings):
         return make_session(settings).run()

@@ -37,6 +37,8 @@ class Exp:
     """false leaves the tracker wandb out"""
     wandb_project: str = "foodgen"
     """W&B's project"""
+    dry_run: bool = False
+    """print what a training would be and cost, take a few steps, and leave nothing behind"""
 
 
 @dataclass(config=STRICT)

@@ -28,6 +28,11 @@ class Synthetic(Packed):
     per_class  images a class; the split named "train" has `factor` times as many
     """
 
+    @staticmethod
+    def drawn_classes() -> list[str]:
+        """Names of the classes that would be drawn."""
+        return sorted(DISHES)
+
     def __init__(
         self, folder: Path, image_size: int, root: Path = Path("data/synthetic"), per_class: int = 20, factor: int = 12
     ) -> None:
