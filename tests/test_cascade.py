@@ -64,7 +64,8 @@ def test_both_stages_train_resume_to_the_bit_and_sample(small, tmp_path, monkeyp
 @pytest.mark.long
 def test_networks_start_from_another_training(small, tmp_path, monkeypatch):
     stop_at(2, monkeypatch)
-    train.main(small("small/projected_gan_slim", "exp.run=gan"))
+    size = "objective.model.z_dim=48"
+    train.main(small("small/projected_gan_slim", "exp.run=gan", size))
     gan = str(last(tmp_path, "gan"))
     export = tmp_path / "export"
     from export import main
@@ -72,7 +73,13 @@ def test_networks_start_from_another_training(small, tmp_path, monkeypatch):
     main(
         small(
             "small/projected_gan_slim",
-            *("exp.run=gan", f"train.checkpoint_path={gan}", f"export.output_dir={export}", "export.partners=true"),
+            *(
+                "exp.run=gan",
+                size,
+                f"train.checkpoint_path={gan}",
+                f"export.output_dir={export}",
+                "export.partners=true",
+            ),
         )
     )
     start = f"train.initial_weights={{model.generator: {export}, discriminator: {export}}}"
@@ -92,15 +99,22 @@ def test_networks_start_from_another_training(small, tmp_path, monkeypatch):
         )
 
 
-def test_an_untrained_upsampler_is_its_generator():
+def test_an_untrained_upsampler_is_its_generator_whose_latent_is_the_noise():
     model, labels = upsampler().eval(), torch.tensor([0, 2])
     low = torch.randn(2, *model.noise_shape)
-    x = model.first(low)
-    for block in model.encoder:
-        x = block(x)
-    latent = torch.nn.functional.normalize(model.to_latent(x.flatten(1)), dim=1) * 8**0.5
-    noise = torch.zeros(2, *model.generator.noise_shape)
+    latent, noise = model.details(low), torch.zeros(2, *model.generator.noise_shape)
     torch.testing.assert_close(model.decode(low, labels), model.generator.images(latent, labels, noise))
+
+
+def test_the_latent_is_white_and_sees_no_slopes():
+    model = upsampler()
+    slopes = torch.linspace(-1, 1, 8)[:, None] + torch.linspace(-2, 3, 8)
+    noise = torch.randn(5000, *model.noise_shape)
+    torch.testing.assert_close(model.details(noise + slopes), model.details(noise), rtol=1e-3, atol=1e-3)
+    covariance = torch.cov(model.details(noise).T)
+    torch.testing.assert_close(covariance, torch.eye(8), rtol=0, atol=0.06)
+    with pytest.raises(ValueError, match="low_resolution: 4 pixels have too few details for z_dim=16"):
+        SteeredUpsampler(SlimFastGAN(3, 32, 3, widths=[16, 12, 8], z_dim=16, w_dim=8), 3, 32, 4, encoder_widths=[4])
 
 
 def test_an_upsampler_averages_down():
@@ -172,6 +186,16 @@ def test_distances_from_the_real_image():
     assert perceptual(inputs).item() > 0.01
     inputs.fake = real.clone()
     assert perceptual(inputs).item() == pytest.approx(0.0, abs=1e-5)
+
+
+def test_noisy_pairs_weigh_less():
+    real = torch.rand(2, 3, 32, 32) * 2 - 1
+    fake = real + torch.tensor([0.5, 0.25])[:, None, None, None]
+    inputs = PenaltyInputs(None, None, real, fake, torch.tensor([0, 1]), pair_weights=torch.tensor([0.0, 1.0]))
+    assert PixelError(resolution=8)(inputs).item() == pytest.approx(0.25 / 2, rel=1e-4)
+    objective = SuperResolution(upsampler(), Discriminator(), Hinge(), noise_min=2.0, noise_max=2.0)
+    weights = objective._generate(Batch(real, torch.tensor([0, 1]))).pair_weights
+    torch.testing.assert_close(weights, torch.full((2,), 0.2))
 
 
 def test_a_gan_has_no_pairs():

@@ -16,13 +16,15 @@ from foodgen.layers.style import normalised
 
 @models.add_to_registry(name="upsampler")
 class SteeredUpsampler(Upsampler):
-    """A GAN's generator that an encoder of the small image steers, by its latent and by what is added to its maps.
+    """A GAN's generator that an encoder of the small image steers, by what is added to its latent and to its maps.
 
     generator             of the large images; its weights may be those of a trained GAN
     channels, image_size  of the large images
     low_resolution        height and width of the small image: 8, 16, ...
     encoder_widths        channels of the encoder at the small image's size and at each halving of it, down to 4
 
+    The generator's latent begins as the noise in the small image: the diagonal details of its places of 2x2 pixels,
+    where photos have next to nothing of their own. What is added starts at zero, so that training begins with the GAN.
     As an autoencoder its latents are images averaged down to the small size, without variance. It is not
     conditioned on the noise level, which it has to see in the small image. Raises ValueError if the sizes do not fit.
     """
@@ -42,6 +44,10 @@ class SteeredUpsampler(Upsampler):
                 f"encoder_widths: {len(encoder_widths)} halve {low_resolution} pixels to something else than 4, or are "
                 f"more than the generator's {len(generator.widths)} widths"
             )
+        if generator.z_dim > channels * (low_resolution // 2) ** 2:
+            raise ValueError(
+                f"low_resolution: {low_resolution} pixels have too few details for z_dim={generator.z_dim}"
+            )
         self.noise_shape, self.image_size = (channels, low_resolution, low_resolution), image_size
         self.generator = generator
         self.first = convolution(channels, encoder_widths[0])
@@ -50,6 +56,8 @@ class SteeredUpsampler(Upsampler):
             self.encoder.append(ResidualBlock(now, wide, resample="down" if index else "none"))
             now = wide
         self.to_latent = nn.Linear(16 * now, generator.z_dim)
+        nn.init.zeros_(self.to_latent.weight)
+        nn.init.zeros_(self.to_latent.bias)
         self.to_maps = nn.ModuleList(  # added to the generator's maps, the smallest first
             convolution(inputs, outputs, zero=True)
             for inputs, outputs in zip(reversed(encoder_widths), generator.widths, strict=False)
@@ -71,8 +79,14 @@ class SteeredUpsampler(Upsampler):
         for block in self.encoder:
             x = block(x)
             maps.insert(0, x)
-        latent = normalised(self.to_latent(x.flatten(1)))
-        return self.generator.synthesis(latent, labels, [to(x) for to, x in zip(self.to_maps, maps, strict=True)])
+        added = [to(x) for to, x in zip(self.to_maps, maps, strict=True)]
+        latent = normalised(self.details(latents) + self.to_latent(x.flatten(1)))
+        return self.generator.synthesis(latent, labels, added)
+
+    def details(self, images: Tensor) -> Tensor:
+        """The noise in small images as a latent, (batch, z_dim)."""
+        (a, b), (c, d) = ([images[..., row::2, column::2] for column in (0, 1)] for row in (0, 1))
+        return normalised((a - b - c + d).flatten(1)[:, : self.generator.z_dim])
 
     def normalise(self, latents: Tensor) -> Tensor:
         return latents

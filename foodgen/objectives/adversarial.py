@@ -2,7 +2,7 @@
 
 from collections import deque
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,13 @@ from foodgen.objectives.penalties import Penalty, PenaltyInputs
 
 # what a phase logs beside its penalties
 LOGGED = {"loss", "real_logit", "fake_logit", "real_std", "fake_std", "augment_probability", "gradient_norm"}
+
+
+class Fakes(NamedTuple):
+    """Generated images, (batch, channels, size, size), and how much paired penalties weigh each, (batch,)."""
+
+    images: Tensor
+    pair_weights: Tensor | None = None
 
 
 @objectives.add_to_registry(name="adversarial")
@@ -69,7 +76,7 @@ class Adversarial(Objective):
         self.penalty_modules = nn.ModuleDict(self.penalties)  # their buffers are checkpointed
         self.augmentation = augmentation or NoAugment()
         self.discriminator_steps, self.share_fakes = discriminator_steps, share_fakes
-        self.shared: deque[Tensor] = deque()  # fakes with their graph, one tensor for each piece of the batch
+        self.shared: deque[Fakes] = deque()  # with their graph, one for each piece of the batch
 
     def phases(self, step: int) -> list[Phase]:
         self.shared.clear()
@@ -90,10 +97,10 @@ class Adversarial(Objective):
         batch = self._part_of(batch, index)
         # generate
         if self.share_fakes and index == 0:
-            fake = self._generate_shared(batch).detach()
+            fake = self._generate_shared(batch).images.detach()
         else:
             with torch.no_grad():
-                fake = self._generate(batch)
+                fake = self._generate(batch).images
         # discriminate
         real, fake = self.augmentation(batch.images), self.augmentation(fake)
         real_logits = self.discriminator(real, batch.labels).float()
@@ -112,7 +119,7 @@ class Adversarial(Objective):
     def generator_loss(self, penalties: dict[str, Penalty], batch: Batch) -> dict[str, Tensor]:
         """The loss of the generator phase."""
         batch = self._part_of(batch, 0)
-        fake = self.shared.popleft() if self.share_fakes else self._generate(batch)
+        fake, pair_weights = self.shared.popleft() if self.share_fakes else self._generate(batch)
         logits = self.discriminator(self.augmentation(fake), batch.labels).float()
 
         def real_logits() -> Tensor:
@@ -120,7 +127,7 @@ class Adversarial(Objective):
                 return self.discriminator(self.augmentation(batch.images), batch.labels).float()
 
         loss = self.loss.generator(logits, real_logits)
-        inputs = PenaltyInputs(self.model, self.discriminator, batch.images, fake, batch.labels)
+        inputs = PenaltyInputs(self.model, self.discriminator, batch.images, fake, batch.labels, pair_weights)
         return self._with_penalties(loss, penalties, inputs) | {
             "fake_logit": logits.mean(),
             "fake_std": fake.detach().std(dim=0).mean(),
@@ -137,12 +144,11 @@ class Adversarial(Objective):
         chosen = slice(index * size, (index + 1) * size)
         return Batch(batch.images[chosen], batch.labels[chosen])
 
-    def _generate(self, batch: Batch) -> Tensor:
+    def _generate(self, batch: Batch) -> Fakes:
         noise = normal_like(batch.images.new_empty(len(batch.images), *self.model.noise_shape))
-        images: Tensor = self.model(noise, batch.labels)
-        return images.float()
+        return Fakes(self.model(noise, batch.labels).float())
 
-    def _generate_shared(self, batch: Batch) -> Tensor:
+    def _generate_shared(self, batch: Batch) -> Fakes:
         """Generate with a graph, through which the generator phase backpropagates: its weights are frozen now."""
         frozen = [weight for weight in self.model.parameters() if not weight.requires_grad]
         for weight in frozen:

@@ -70,7 +70,7 @@ class Autoencoding(Objective):
         loss = error + self.kl_weight * kl / batch.images[0].numel()
         logged = {"error": error, "kl": kl}
         if self.features is not None:
-            logged["perceptual"] = perceptual_distance(self.features, reconstruction, batch.images)
+            logged["perceptual"] = perceptual_distance(self.features, reconstruction, batch.images).mean()
             loss = loss + self.perceptual_weight * logged["perceptual"]
         if adversarial:
             logits = self._logits(reconstruction)

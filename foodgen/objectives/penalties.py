@@ -19,6 +19,7 @@ class PenaltyInputs:
     """What a penalty is computed from: both networks, images, (batch, channels, size, size), and labels, (batch,).
 
     In the discriminator phase `real` and `fake` are augmented: gradients are taken where the discriminator looks.
+    pair_weights  of the images in paired penalties, (batch,); all 1 if not given
     """
 
     model: Any
@@ -26,6 +27,7 @@ class PenaltyInputs:
     real: Tensor
     fake: Tensor
     labels: Tensor
+    pair_weights: Tensor | None = None
 
 
 class Penalty(nn.Module, ABC):

@@ -1,5 +1,7 @@
 """Distances of an image from the one that it is to look like, by features and by pixels."""
 
+from abc import abstractmethod
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -10,11 +12,11 @@ from foodgen.objectives.penalties import Penalty, PenaltyInputs
 
 
 def perceptual_distance(features: FeatureMaps, images: Tensor, targets: Tensor) -> Tensor:
-    """LPIPS without its weights (Zhang 2018): mean squared difference of unit feature vectors at each position."""
+    """LPIPS without its weights (Zhang 2018), (batch,): mean squared difference of the positions' unit vectors."""
     with torch.no_grad():
         expected = features(targets)
     pairs = zip(features(images), expected, strict=True)
-    return torch.stack([((_unit(ours) - _unit(theirs)) ** 2).sum(dim=1).mean() for ours, theirs in pairs]).mean()
+    return torch.stack([((_unit(a) - _unit(b)) ** 2).sum(dim=1).mean(dim=(1, 2)) for a, b in pairs]).mean(dim=0)
 
 
 def _unit(features: Tensor) -> Tensor:
@@ -26,6 +28,14 @@ class PairedPenalty(Penalty):
 
     network = "model"
     paired = True
+
+    def value(self, inputs: PenaltyInputs) -> Tensor:
+        distances = self.distances(inputs.fake, inputs.real)
+        return (distances if inputs.pair_weights is None else distances * inputs.pair_weights).mean()
+
+    @abstractmethod
+    def distances(self, fake: Tensor, real: Tensor) -> Tensor:
+        """Of each image from its pair, (batch,)."""
 
 
 @penalties.add_to_registry(name="perceptual")
@@ -40,8 +50,8 @@ class Perceptual(PairedPenalty):
         """The distance, before its weight."""
         return self.value(inputs)
 
-    def value(self, inputs: PenaltyInputs) -> Tensor:
-        return perceptual_distance(self.features, inputs.fake, inputs.real)
+    def distances(self, fake: Tensor, real: Tensor) -> Tensor:
+        return perceptual_distance(self.features, fake, real)
 
 
 @penalties.add_to_registry(name="pixel_error")
@@ -52,6 +62,6 @@ class PixelError(PairedPenalty):
         super().__init__(weight, interval)
         self.resolution = resolution
 
-    def value(self, inputs: PenaltyInputs) -> Tensor:
-        fake, real = (functional.adaptive_avg_pool2d(x.float(), self.resolution) for x in (inputs.fake, inputs.real))
-        return (fake - real).abs().mean()
+    def distances(self, fake: Tensor, real: Tensor) -> Tensor:
+        fake, real = (functional.adaptive_avg_pool2d(x.float(), self.resolution) for x in (fake, real))
+        return (fake - real).abs().mean(dim=(1, 2, 3))

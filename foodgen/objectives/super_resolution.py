@@ -2,13 +2,13 @@
 
 import math
 
-from torch import Tensor, nn
+from torch import nn
 
 from foodgen.core.networks import Upsampler
 from foodgen.core.randomness import normal_like, uniform_for
 from foodgen.core.registry import objectives
 from foodgen.core.types import Batch
-from foodgen.objectives.adversarial import Adversarial
+from foodgen.objectives.adversarial import Adversarial, Fakes
 from foodgen.objectives.augmentation import Augmentation
 from foodgen.objectives.gan_losses import Loss
 from foodgen.objectives.penalties import Penalty
@@ -22,7 +22,8 @@ class SuperResolution(Adversarial):
     noise_min, noise_max  standard deviation of the noise on a small image, between them evenly in its logarithm:
                           conditioning augmentation (Ho 2021, section 3.2)
 
-    The rest is as for `adversarial`. A generated image has its own real one, so that paired penalties make sense.
+    The rest is as for `adversarial`. A generated image has its own real one, so that paired penalties make sense. They
+    weigh it by 1 / (1 + noise_std^2): what noise leaves open, they would average over; the discriminator does not.
     """
 
     model_type = Upsampler
@@ -45,9 +46,9 @@ class SuperResolution(Adversarial):
             raise ValueError(f"noise_min, noise_max: 0 < {noise_min} <= {noise_max} does not hold")
         self.noise_min, self.noise_max = noise_min, noise_max
 
-    def _generate(self, batch: Batch) -> Tensor:
+    def _generate(self, batch: Batch) -> Fakes:
         low = self.model.encode(batch.images)[0]
         ratio = math.log(self.noise_max / self.noise_min)
         noise_std = self.noise_min * (ratio * uniform_for(low)).exp()
-        images: Tensor = self.model(low + noise_std[:, None, None, None] * normal_like(low), batch.labels)
-        return images.float()
+        images = self.model(low + noise_std[:, None, None, None] * normal_like(low), batch.labels)
+        return Fakes(images.float(), 1 / (1 + noise_std**2))
