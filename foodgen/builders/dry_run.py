@@ -50,9 +50,9 @@ def describe(config: Config) -> str:
 def _classes(config: Config) -> list[str]:
     """Names of the classes, without packing or drawing images."""
     folder = Path(config.data.input_train_dir)
-    drawn = getattr(datasets[str(config.dataset.get("name"))], "drawn_classes", None)
-    if drawn and not folder.exists():
-        return list(drawn())
+    synthetic = getattr(datasets[str(config.dataset.get("name"))], "drawn_classes", None)
+    if synthetic and not folder.exists():
+        return list(synthetic())
     return list(build("dataset", {"name": "folder"}, folder=folder, image_size=config.data.image_size).classes)
 
 

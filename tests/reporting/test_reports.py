@@ -7,7 +7,10 @@ import pytest
 from PIL import Image
 
 import report
+from foodgen.core import config
 from foodgen.core.errors import ConfigError, DataError
+from foodgen.core.registry import build
+from foodgen.core.settings import Report
 from foodgen.evaluation.sweep import points_of
 from foodgen.reporting.figures import Curves, Panels, SweepFigure, variant_of
 from foodgen.reporting.plots import plot_sweep, sweep_axes
@@ -191,13 +194,13 @@ def test_there_are_reports():
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_the_shipped_reports_tables_follow_from_the_committed_data(path, tmp_path, monkeypatch):
     """All tables made anew of reports/*/data are, to the letter, those of the reports."""
-    settings = report.configuration.load([f"exp.config_path={path}"], report.Report)
+    settings = config.load([f"exp.config_path={path}"], Report)
     shipped = Path(settings.target)
     missing = [name for name in settings.gather if not (shipped / "data" / name).is_file()]
     assert not missing
     text = (shipped / "README.md").read_text()
     for mark, node in settings.tables.items():
-        table = report.build("tables", node, f"tables.{mark}")(shipped / "data")
+        table = build("tables", node, f"tables.{mark}")(shipped / "data")
         assert replaced(text, mark, table) == text, mark
     for name in settings.figures:
         assert (shipped / "figures" / name).is_file()
