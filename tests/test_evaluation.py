@@ -12,6 +12,7 @@ import inference
 import train
 from foodgen.builders.pipeline import weights_of
 from foodgen.builders.scoring import spaces_trained_against
+from foodgen.commands.inference import line_of
 from foodgen.core import config
 from foodgen.core.errors import CheckpointError, ConfigError, UserError
 from foodgen.core.randomness import Noise
@@ -233,8 +234,8 @@ def test_spaces_that_training_used_are_told(monkeypatch):
     assert spaces_trained_against(read("hybrid_aligned")) == ["efficientnet"]
     assert spaces_trained_against(read("stylegan2")) == []
     row = {"efficientnet/fid": 2.0, "fid": 3.0, "trained_against": ["efficientnet"]}
-    assert "flatters" in inference.line_of("efficientnet/fid", row)
-    assert "flatter" not in inference.line_of("fid", row)
+    assert "flatters" in line_of("efficientnet/fid", row)
+    assert "flatter" not in line_of("fid", row)
 
 
 def test_why_there_is_no_floor_is_told(trained, tmp_path, dishes, caplog):
