@@ -1,6 +1,5 @@
 """What a training would be and cost, found out by a few steps that leave nothing behind."""
 
-import resource
 import time
 from pathlib import Path
 from statistics import median
@@ -18,6 +17,7 @@ from foodgen.reporting.sizes import multiply_adds, weights
 from foodgen.training.trainer import Trainer
 
 STEPS, MOST = 3, 32  # timed steps, after a first one; images of each, if a batch has more
+COSTED = 10  # images in a step whose cost is counted
 
 
 def describe(config: Config) -> str:
@@ -42,7 +42,7 @@ def describe(config: Config) -> str:
     ]
     for weight in (weight for of_network in trainer.weights.values() for weight in of_network):
         weight.requires_grad_(True)  # a step leaves those of its last phase alone trainable
-    cost = _cost(config, made)  # last: it leaves the networks without their numbers
+    cost = training_cost(config, made)  # last: it leaves the networks without their numbers
     lines.insert(1, f"multiply-adds: {cost / 1e9:.2f} billion an image in training, backward passes included")
     return "\n".join([to_yaml(config), *lines])
 
@@ -74,17 +74,19 @@ def _speed(trainer: Trainer, made: Model, image_size: int, count: int) -> float:
     return median(rates[1:])
 
 
-def _cost(config: Config, made: Model) -> float:
-    """Multiply-adds of one image in a step in which no lazy penalty is due; shapes alone tell them."""
+def training_cost(config: Config, made: Model) -> float:
+    """Multiply-adds of one image in a step without lazy penalties; the networks are left on the device meta."""
     assert made.objective is not None
-    made.objective.to("meta")
+    made.objective.train().to("meta")  # shapes alone tell the cost
     trainer = make_trainer(config, made, batches=cast(Any, None))
-    images, labels = _batch(config.data.image_size, 8, "meta")
-    return multiply_adds(lambda: trainer.step(1, images, labels)) / 8
+    images, labels = _batch(config.data.image_size, COSTED, "meta")
+    return multiply_adds(lambda: trainer.step(1, images, labels)) / COSTED
 
 
 def _peak_memory(device: torch.device) -> float:
     """Bytes: the device's, or this process's where it is the CPU."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
+    import resource  # not on Windows
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0

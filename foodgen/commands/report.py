@@ -3,11 +3,12 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
-from foodgen.builders.training import make_model, make_trainer
+from foodgen.builders.dry_run import training_cost
+from foodgen.builders.models import make_model
 from foodgen.core import config as configuration
 from foodgen.core.errors import ConfigError, DataError
 from foodgen.core.files import atomic, write_text
@@ -15,8 +16,6 @@ from foodgen.core.registry import build, suggestion
 from foodgen.core.settings import Config, Report
 from foodgen.reporting.sizes import Size, multiply_adds, weights
 from foodgen.reporting.tables import replaced
-
-COSTED = 10  # images in a step whose cost is counted
 
 
 def measure(path: str, class_count: int) -> Mapping[str, Any]:
@@ -28,13 +27,8 @@ def measure(path: str, class_count: int) -> Mapping[str, Any]:
     trained = {name: weights(getattr(objective, name), trained=True) for name in config.optimizers}
     frozen = weights(objective, trained=False)
     drawing = multiply_adds(lambda: made.sampling(made.model.eval(), [0], seed=0))
-    objective.train().to("meta")  # shapes alone tell the cost
-    trainer = make_trainer(config, made, batches=cast(Any, None))  # none are read: the step below is given its images
-    photos = torch.zeros(COSTED, 3, *[config.data.image_size] * 2, dtype=torch.uint8, device="meta")
-    labels = torch.zeros(COSTED, dtype=torch.long, device="meta")
-    training = multiply_adds(lambda: trainer.step(1, photos, labels))
     name = path.removeprefix("configs/").removesuffix(".yaml")
-    return dataclasses.asdict(Size(name, trained, frozen, drawing, training / COSTED))
+    return dataclasses.asdict(Size(name, trained, frozen, drawing, training_cost(config, made)))
 
 
 def main(arguments: Sequence[str]) -> None:
