@@ -1,7 +1,9 @@
 """Blocks of FastGAN's generator (Liu 2021)."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -11,6 +13,27 @@ from foodgen.layers.style import PixelNoise
 def plain_convolution(inputs: int, outputs: int, size: int, stride: int = 1, padding: int | None = None) -> nn.Conv2d:
     """A convolution without bias, which keeps the size unless told otherwise."""
     return nn.Conv2d(inputs, outputs, size, stride, size // 2 if padding is None else padding, bias=False)
+
+
+def gated_linear_unit(x: Tensor) -> Tensor:
+    """The first half of the channels, gated by the second; x: (batch, 2 * channels, height, width).
+
+    Its gradient keeps x's memory format. torch's does not in bf16, and then batch norm's takes 20 times as long.
+    """
+    return functional.glu(_KeepFormat.apply(x), dim=1)
+
+
+class _KeepFormat(torch.autograd.Function):
+    """The identity, whose gradient comes in the memory format of its input."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.format = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else None
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient if ctx.format is None else gradient.contiguous(memory_format=ctx.format)
 
 
 class UpBlock(nn.Module):
@@ -29,7 +52,7 @@ class UpBlock(nn.Module):
         """condition: what the norms follow, labels, (batch,), or styles, (batch, style)."""
         x = functional.interpolate(x, scale_factor=2.0)
         for convolution, noise, plane, norm in zip(self.convolutions, self.noises, noise_maps, self.norms, strict=True):
-            x = functional.glu(norm(noise(convolution(x), plane), condition), dim=1)
+            x = gated_linear_unit(norm(noise(convolution(x), plane), condition))
         return x  # (batch, outputs, size, size)
 
 

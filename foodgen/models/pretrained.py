@@ -107,8 +107,8 @@ class _Depthwise(torch.autograd.Function):
         (gradient,), (weight,) = gradients, ctx.saved_tensors
         batch, channels, height, width = ctx.size
         rows, columns = weight.shape[2] - 1, weight.shape[3] - 1
-        dilated = gradient.new_zeros(batch, channels, height + rows, width + columns)
-        dilated = dilated.contiguous(memory_format=torch.channels_last)
+        size = (batch, height + rows, width + columns, channels)
+        dilated = gradient.new_zeros(size).permute(0, 3, 1, 2)  # channels last
         dilated[:, :, rows :: ctx.stride[0], columns :: ctx.stride[1]][
             :, :, : gradient.shape[2], : gradient.shape[3]
         ] = gradient

@@ -17,7 +17,7 @@ from foodgen.core.networks import FeatureMaps, SteerableGenerator
 from foodgen.core.registry import models
 from foodgen.layers.adversarial import StyleBatchNorm, at_least_one, halvings, spectral_norm
 from foodgen.layers.conditioning import ClassTable
-from foodgen.layers.fastgan import SkipExcitation, UpBlock, plain_convolution
+from foodgen.layers.fastgan import SkipExcitation, UpBlock, gated_linear_unit, plain_convolution
 from foodgen.layers.style import noise_maps, normalised
 
 
@@ -80,7 +80,7 @@ class SlimFastGAN(SteerableGenerator):
             x = torch.cat([x, normalised(self.label(labels, len(x)))], dim=1)
         style = self.mapping(x)
         x = self.first(x).unflatten(1, (-1, 4, 4)).contiguous(memory_format=torch.channels_last)
-        x = functional.glu(self.norm(x), dim=1)  # (batch, widths[0], 4, 4)
+        x = gated_linear_unit(self.norm(x))  # (batch, widths[0], 4, 4)
         x = small = x + added[0] if added else x
         pixels: Sequence[Tensor | None] = [None] * len(self.sizes)
         if noise is not None:
