@@ -29,8 +29,9 @@ class RotaryPositions(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, heads, tokens, width)."""
+        cosine, sine = self.cosine.to(x.dtype), self.sine.to(x.dtype)
         first, second = x.chunk(2, dim=-1)
-        return torch.cat([first * self.cosine - second * self.sine, first * self.sine + second * self.cosine], -1)
+        return torch.cat([first * cosine - second * sine, first * sine + second * cosine], -1)
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -44,6 +45,14 @@ def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return scores.softmax(dim=-1) @ value
 
 
+class RMSNorm(nn.RMSNorm):
+    """torch's in the precision of its input, whatever its weights are stored in: else it is not one operation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.weight is not None
+        return functional.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 class TokenAttention(nn.Module):
     """Self-attention over (batch, tokens, width), its queries and keys normalised (Dehghani 2023)."""
 
@@ -53,7 +62,7 @@ class TokenAttention(nn.Module):
             raise ValueError(f"heads: {heads} do not divide {width} channels")
         self.heads = heads
         self.to_query_key_value = nn.Linear(width, 3 * width)
-        self.norm_query, self.norm_key = nn.RMSNorm(width // heads, eps=1e-6), nn.RMSNorm(width // heads, eps=1e-6)
+        self.norm_query, self.norm_key = RMSNorm(width // heads, eps=1e-6), RMSNorm(width // heads, eps=1e-6)
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, positions: RotaryPositions) -> Tensor:
@@ -61,7 +70,7 @@ class TokenAttention(nn.Module):
         mixed = self.to_query_key_value(x).reshape(batch, tokens, 3, self.heads, width // self.heads)
         query, key, value = mixed.permute(2, 0, 3, 1, 4)  # (batch, heads, tokens, width of a head)
         query, key = positions(self.norm_query(query)), positions(self.norm_key(key))
-        seen = attention(query.to(value.dtype), key.to(value.dtype), value)
+        seen = attention(query, key, value)
         return self.out(seen.transpose(1, 2).reshape(batch, tokens, width))
 
 
@@ -85,7 +94,7 @@ class TransformerBlock(nn.Module):
         self.attention = TokenAttention(width, heads)
         self.norm_out = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.inner = nn.Sequential(
-            nn.Linear(width, growth * width), nn.GELU(approximate="tanh"), nn.Linear(growth * width, width)
+            nn.Linear(width, growth * width), nn.GELU(), nn.Linear(growth * width, width)
         )
         self.modulation = Modulation(width, condition, 6) if condition else None
         self.register_parameter("own", None if condition else nn.Parameter(torch.zeros(6 * width)))
@@ -94,8 +103,10 @@ class TransformerBlock(nn.Module):
         """x: (batch, tokens, width); condition: (batch, condition), or all blocks' modulations."""
         whole = self.modulation(condition) if self.modulation is not None else condition + self.own
         shift, scale, gate, shift_inner, scale_inner, gate_inner = whole[:, None].chunk(6, dim=-1)
-        x = x + gate * self.attention(self.norm_in(x) * (1 + scale) + shift, positions)
-        return x + gate_inner * self.inner(self.norm_out(x) * (1 + scale_inner) + shift_inner)
+        attended = self.attention(torch.addcmul(shift, self.norm_in(x), 1 + scale), positions)
+        x = torch.addcmul(x, gate, attended)
+        inner = self.inner(torch.addcmul(shift_inner, self.norm_out(x), 1 + scale_inner))
+        return torch.addcmul(x, gate_inner, inner)
 
 
 class Modulation(nn.Module):
