@@ -11,14 +11,14 @@ import foodgen
 
 ROOT = Path(foodgen.__file__).parent
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path.name != "__init__.py")
-LEAVES = {"diffusion", "objectives", "samplers", "data", "metrics", "reporting", "evaluation"}
+LEAVES = {"diffusion", "objectives", "samplers", "data", "metrics", "reporting", "evaluation", "web"}
 ALLOWED = {leaf: {leaf, "core"} for leaf in LEAVES} | {
     "core": {"core"},
     "layers": {"layers", "core"},
     "models": {"layers", "core"},
     "training": {"training", "evaluation", "core"},
     "builders": {*LEAVES, "training", "core", "builders"},
-    "commands": {"core", "builders", "training", "reporting", "commands"},
+    "commands": {"core", "builders", "training", "reporting", "web", "commands"},
 }
 SCRIPTS = {"core", "commands", "training"}
 

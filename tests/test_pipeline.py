@@ -95,3 +95,45 @@ def test_the_shipped_generator_samples_its_classes():
     assert images.shape == (8, 3, 64, 64)
     green = images.float().mean(dim=(2, 3))[:, 1] - images.float().mean(dim=(2, 3))[:, 0]
     assert green[:4].mean() > green[4:].mean()  # edamame comes before pizza, and is greener
+
+
+def test_a_trajectory_ends_with_the_sample(run):
+    folder, _ = run
+    pipeline = foodgen.load(run_of(folder), device="cpu")
+    assert pipeline.settings["steps"] == pipeline.config.sampler["steps"]
+    names = pipeline.classes[:2]
+    shown = list(pipeline.trajectory(names, seed=3, count=4, steps=5))
+    sampled = pipeline.sample(names, seed=3, count=4, steps=5)
+    assert len(shown) == 6
+    assert [np.asarray(image).tolist() for image in shown[-1]] == [np.asarray(image).tolist() for image in sampled]
+
+
+def test_interpolation_ends_at_the_first_images_of_both_seeds(run):
+    folder, _ = run
+    pipeline = foodgen.load(run_of(folder), device="cpu")
+    first, second = pipeline.classes[1], pipeline.classes[5]
+    images = pipeline.interpolate((first, second), (3, 4), [0.0, 0.5, 1.0])
+    for image, name, seed in ((images[0], first, 3), (images[2], second, 4)):
+        (end,) = pipeline.sample([name], seed=seed)
+        assert np.abs(np.asarray(image).astype(int) - np.asarray(end)).max() <= 1
+    assert np.abs(np.asarray(images[1]).astype(int) - np.asarray(images[0])).max() > 1
+
+
+def test_variations_begin_with_the_image_itself(run):
+    folder, _ = run
+    pipeline = foodgen.load(run_of(folder), device="cpu")
+    name = pipeline.classes[2]
+    image = pipeline.sample([name], seed=5, count=3)[2]
+    same, near, far = (pipeline.variations(name, 5, 2, 2, strength) for strength in (0.0, 0.2, 1.0))
+    assert np.abs(np.asarray(same[1]).astype(int) - np.asarray(image)).max() <= 1
+    change = [np.abs(np.asarray(one[1]).astype(int) - np.asarray(image)).mean() for one in (near, far)]
+    assert 0 < change[0] < change[1]
+
+
+def test_a_setting_that_there_is_not_is_named(run):
+    folder, _ = run
+    pipeline = foodgen.load(run_of(folder), device="cpu")
+    with pytest.raises(ConfigError, match="step: there is no such setting; did you mean 'steps'"):
+        pipeline.sample(step=3)
+    with pytest.raises(ConfigError, match="truncation"):
+        pipeline.sample(truncation=0.5)

@@ -1,6 +1,7 @@
 """A trained model ready to sample from: what programs, scripts and pages use."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,23 @@ from foodgen.builders.scoring import make_scorer, metric_specs
 from foodgen.core.config import check, defaults, merge, read_file, read_saved
 from foodgen.core.devices import find_device
 from foodgen.core.errors import ConfigError, DataError
-from foodgen.core.registry import build, suggestion
+from foodgen.core.randomness import Noise, seed_of
+from foodgen.core.registry import build, guidances, samplers, suggestion
 from foodgen.core.settings import Config
-from foodgen.evaluation.sampling import balanced_labels, batches_of
+from foodgen.evaluation.sampling import Labels, SamplingLoop, balanced_labels, batches_of
+from foodgen.evaluation.visualisations import InterpolatedNoise
 from foodgen.training.checkpoint import CONFIG, load_weights, read_average, read_meta, read_weights
 from foodgen.training.run_folder import checkpoint_in
 from foodgen.training.snapshots import average_of
 
 INFERENCE = "inference.yaml"  # beside exported weights: how to sample from them
+SECTIONS = {"guidance": guidances, "sampler": samplers}
+SETTINGS = {  # of sampling, by the section and key of the configuration
+    "guidance": ("guidance", "scale"),
+    "interval": ("guidance", "interval"),
+    "steps": ("sampler", "steps"),
+    "truncation": ("sampler", "truncation"),
+}
 
 
 class Pipeline:
@@ -48,49 +58,97 @@ class Pipeline:
         """The network, or the denoiser around it, in eval mode."""
         return self.parts.model
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The sampler's and guidance's settings that `sample` can change, with their values: see SETTINGS."""
+        found = {}
+        for name, (kind, key) in SETTINGS.items():
+            part = getattr(self.config, kind)
+            accepted = inspect.signature(SECTIONS[kind][str(part["name"])]).parameters
+            if key in accepted:
+                found[name] = part.get(key, accepted[key].default)
+        return found
+
     def sample(
-        self,
-        classes: Sequence[str] | None = None,
-        seed: int = 0,
-        count: int | None = None,
-        guidance: float | None = None,
-        steps: int | None = None,
+        self, classes: Sequence[str] | None = None, seed: int = 0, count: int | None = None, **settings: Any
     ) -> list[Image.Image]:
         """Generate images, in the order of their classes' labels; the same ones for the same arguments.
 
         classes   names; all classes if not given
         seed      of the noise
         count     number of images, evenly distributed over the classes; one of each if not given
-        guidance  scale, for a model with guidance; the configuration's if not given
-        steps     of the sampler; the configuration's if not given
+        settings  guidance (scale), interval (of noise levels that are guided), steps, truncation, of those that this
+                  model has; the configuration's if not given
 
         Raises ConfigError for a class that there is not, or an argument that this model does not have.
         """
-        images = self.sample_tensor(classes, seed, count, guidance, steps)
-        return [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
+        return to_pil(self.sample_tensor(classes, seed, count, **settings))
 
     def sample_tensor(
-        self,
-        classes: Sequence[str] | None = None,
-        seed: int = 0,
-        count: int | None = None,
-        guidance: float | None = None,
-        steps: int | None = None,
+        self, classes: Sequence[str] | None = None, seed: int = 0, count: int | None = None, **settings: Any
     ) -> Tensor:
         """The same as uint8 on the CPU, (count, 3, size, size)."""
+        return self._sampling(settings)(self.model, self._balanced(classes, count), seed)
+
+    def trajectory(
+        self, classes: Sequence[str] | None = None, seed: int = 0, count: int | None = None, **settings: Any
+    ) -> Iterator[list[Image.Image]]:
+        """The same images in the making: the denoised ones after each step, at last what `sample` returns."""
+        sampling, labels = self._sampling(settings), self._balanced(classes, count)
+        return map(to_pil, sampling.trajectory(self.model, labels, seed))
+
+    def interpolate(
+        self, classes: tuple[str, str], seeds: tuple[int, int], positions: Sequence[float], **settings: Any
+    ) -> list[Image.Image]:
+        """Images on the way from the first image of one class and seed to that of another.
+
+        positions  from 0 to 1, one an image; the noise is interpolated on the sphere, the class linearly
+        """
+        first, second = (self.labels([name])[0] for name in classes)
+
+        def source(seed: int, indices: Sequence[int], shape: Sequence[int], device: torch.device) -> InterpolatedNoise:
+            ends = [Noise(one, [0] * len(indices), shape, device) for one in seeds]
+            return InterpolatedNoise(ends, torch.tensor([positions[index] for index in indices]))
+
+        labels: Labels = [first] * len(positions)
+        if first != second:
+            table = torch.eye(len(self.classes))
+            labels = [((1 - position) * table[first] + position * table[second]).tolist() for position in positions]
+        return to_pil(self._sampling(settings)(self.model, labels, 0, source))
+
+    def variations(
+        self, name: str, seed: int, index: int, count: int, strength: float = 0.3, **settings: Any
+    ) -> list[Image.Image]:
+        """Images like image `index` of what `sample` makes of a seed: its noise, turned a little towards others'.
+
+        name      of its class
+        strength  from 0, the image itself, to 1, any image of the class
+        """
+
+        def source(seed: int, indices: Sequence[int], shape: Sequence[int], device: torch.device) -> InterpolatedNoise:
+            others = Noise(seed_of(seed, "variations", index), indices, shape, device)
+            ends = [Noise(seed, [index] * len(indices), shape, device), others]
+            return InterpolatedNoise(ends, torch.full((len(indices),), float(strength)))
+
+        return to_pil(self._sampling(settings)(self.model, self.labels([name]) * count, seed, source))
+
+    def _balanced(self, classes: Sequence[str] | None, count: int | None) -> list[int]:
         labels = self.labels(classes)
-        parts = self.parts
-        changes: dict[str, dict[str, Any]] = {
-            "guidance": {} if guidance is None else {"scale": guidance},
-            "sampler": {} if steps is None else {"steps": steps},
-        }
-        if guidance is not None or steps is not None:
-            changed = {key: getattr(self.config, key) | own for key, own in changes.items()}
-            config = replace(self.config, **changed)
-            sampling = make_sampling(config, self.classes, parts.model, parts.codec, parts.device)
-        else:
-            sampling = parts.sampling
-        return sampling(parts.model, balanced_labels(len(labels) if count is None else count, labels), seed)
+        return balanced_labels(len(labels) if count is None else count, labels)
+
+    def _sampling(self, settings: Mapping[str, Any]) -> SamplingLoop:
+        """The sampling loop with other settings. Raises ConfigError."""
+        changed: dict[str, dict[str, Any]] = {}
+        for name, value in settings.items():
+            if name not in SETTINGS:
+                raise ConfigError(f"{name}: there is no such setting; {suggestion(name, SETTINGS)}")
+            kind, key = SETTINGS[name]
+            if value is not None:
+                changed.setdefault(kind, {})[key] = value
+        if not changed:
+            return self.parts.sampling
+        config = replace(self.config, **{kind: getattr(self.config, kind) | own for kind, own in changed.items()})
+        return make_sampling(config, self.classes, self.parts.model, self.parts.codec, self.parts.device)
 
     def labels(self, classes: Sequence[str] | None = None) -> list[int]:
         """The labels of classes, all if not given. Raises ConfigError."""
@@ -124,6 +182,11 @@ class Pipeline:
         batches = batches_of(images, self.config.data.val_batch_size)
         numbers = scorer(batches, [0] * len(images)).numbers if scorer else {}
         return {name: value for name, value in numbers.items() if name != "feature_diversity"}
+
+
+def to_pil(images: Tensor) -> list[Image.Image]:
+    """PIL images of uint8, (n, 3, size, size)."""
+    return [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
 
 
 def load(path: str | Path, device: str = "auto", batch_size: int = 64) -> Pipeline:

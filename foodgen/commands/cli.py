@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Sequence
 
-from foodgen.commands import export, inference, prepare, report, train
+from foodgen.commands import export, inference, prepare, report, serve, train
 from foodgen.commands.help import describe_keys, describe_parts
 from foodgen.core import command_line
 from foodgen.core.errors import ConfigError
 from foodgen.core.registry import suggestion
-from foodgen.core.settings import Config, ExportConfig, Prepare, Report
+from foodgen.core.settings import Config, ExportConfig, Prepare, Report, Serve
 
 Command = tuple[Callable[[Sequence[str]], int | None], type, str]
 COMMANDS: dict[str, Command] = {
@@ -17,6 +17,7 @@ COMMANDS: dict[str, Command] = {
     "export": (export.main, ExportConfig, "write a checkpoint's averaged weights alone"),
     "prepare": (prepare.main, Prepare, "make a set of small square photos"),
     "report": (report.main, Report, "make figures and tables of a report"),
+    "serve": (serve.main, Serve, "open a page to sample from models and to watch runs"),
 }
 
 

@@ -168,6 +168,14 @@ class OnlyPath:
 
 
 @dataclass(config=STRICT)
+class ServeExp(OnlyPath):
+    exp_dir: str = "runs"
+    """the folder of the runs that are shown"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps"""
+
+
+@dataclass(config=STRICT)
 class Prepare:
     """What prepare_data.py reads."""
 
@@ -209,6 +217,23 @@ class ExportConfig(Config):
     """What export.py reads: an experiment, and how to write its weights."""
 
     export: Export = Field(default_factory=Export)
+
+
+@dataclass(config=STRICT)
+class Serve:
+    """What serve.py reads."""
+
+    exp: ServeExp
+    models: Annotated[list[str], Field(min_length=1)]
+    """runs, checkpoints or exported folders to choose from"""
+    host: str = "127.0.0.1"
+    """address to listen at; 0.0.0.0 lets the whole network in"""
+    port: Annotated[int, Field(ge=0, le=65535)] = 7860
+    """0 takes a free one"""
+    most_images: Annotated[int, Field(ge=1, le=64)] = 16
+    """of one request"""
+    most_waiting: Positive = 20
+    """requests in the queue; more are turned away"""
 
 
 @dataclass(config=STRICT)

@@ -121,7 +121,17 @@ class Sampler(ABC):
 
     @abstractmethod
     def __call__(self, model: nn.Module, noise: Callable[[], Tensor], labels: Tensor | None = None) -> Tensor:
-        """Samples, (batch, *shape); each call of `noise` gives standard normal noise, (batch, *noise_shape)."""
+        """Samples, (batch, *shape); each call of `noise` gives standard normal noise, (batch, *noise_shape).
+
+        labels  class numbers, (batch,), or mixtures of classes, (batch, classes)
+        """
+
+    def trajectory(
+        self, model: nn.Module, noise: Callable[[], Tensor], labels: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """What there is after each step, at last the sample; and the denoised image that the step followed."""
+        sample = self(model, noise, labels)
+        yield sample, sample
 
 
 class TrackerBackend(ABC):

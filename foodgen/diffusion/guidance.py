@@ -79,7 +79,7 @@ class ClassifierFreeGuidance(IntervalGuidance):
         super().__init__(scale, interval)
 
     def guide(self, model: Denoiser, x: Tensor, t: Tensor, labels: Tensor, prediction: Prediction) -> Correction:
-        unconditional = model(x, t, torch.full_like(labels, model.null_label))
+        unconditional = model(x, t, labels.new_full(labels.shape[:1], model.null_label, dtype=torch.long))
         return _extrapolated(prediction, unconditional, self.scale)
 
 

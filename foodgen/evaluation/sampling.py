@@ -22,6 +22,7 @@ from foodgen.core.types import Codec, Images, OfModel, Sampler
 log = logging.getLogger("foodgen")
 COLLAPSED = 0.1  # of the real diversity
 ImageBatch = tuple[Sequence[int], Tensor]  # indices of images, and uint8 (batch, 3, size, size) on the CPU
+Labels = Sequence[int] | Sequence[Sequence[float]]
 NoiseSource = Callable[..., Callable[[], Tensor]]  # (seed, indices, shape, device) to a function that returns noise
 
 
@@ -79,28 +80,51 @@ class SamplingLoop:
         self.generates = sampler.generates
 
     @torch.no_grad()
-    def __call__(self, model: nn.Module, labels: Sequence[int], seed: int, source: NoiseSource = Noise) -> Tensor:
-        """uint8 images on the CPU, (len(labels), 3, size, size); image i depends on (seed, i) and its label."""
+    def __call__(self, model: nn.Module, labels: Labels, seed: int, source: NoiseSource = Noise) -> Tensor:
+        """uint8 images on the CPU, (len(labels), 3, size, size); image i depends on (seed, i) and its label.
+
+        labels  class numbers, or mixtures of classes: a weight for each class
+        """
         parts = [images for _, images in self.batches(model, labels, seed, source)]
         return interleave(distributed.gather(torch.cat(parts) if parts else torch.empty(0, dtype=torch.uint8)))
 
     @torch.no_grad()
-    def batches(
-        self, model: nn.Module, labels: Sequence[int], seed: int, source: NoiseSource = Noise
-    ) -> Iterator[ImageBatch]:
+    def batches(self, model: nn.Module, labels: Labels, seed: int, source: NoiseSource = Noise) -> Iterator[ImageBatch]:
         """This process's images batch by batch."""
         own = range(distributed.rank(), len(labels), distributed.world_size())
         starts = range(0, len(own), self.batch_size)
         for start in tqdm(starts, desc="sampling", unit="batch", disable=None, leave=False):
             indices = own[start : start + self.batch_size]
-            noise = source(seed, indices, model.noise_shape, self.device)
-            asked = torch.tensor([labels[index] for index in indices], device=self.device)
+            noise, asked = self._inputs(model, labels, seed, indices, source)
             try:
                 with self.autocast():
                     images = self.codec.decode(self.sampler(model, noise, asked), asked).cpu()
             except torch.OutOfMemoryError as error:
                 raise UserError(f"sampling: the device's memory is full; lower data.val_batch_size ({error})") from None
             yield indices, images
+
+    @torch.no_grad()
+    def trajectory(self, model: nn.Module, labels: Labels, seed: int, source: NoiseSource = Noise) -> Iterator[Tensor]:
+        """Images in the making, all in one batch: the denoised ones of each step, at last the samples."""
+        noise, asked = self._inputs(model, labels, seed, range(len(labels)), source)
+        steps = self.sampler.trajectory(model, noise, asked)
+        while True:
+            with self.autocast():  # not while the caller has the images
+                step = next(steps, None)
+                if step is None:
+                    break
+                sample, denoised = step
+                images = self.codec.decode(denoised, asked).cpu()
+            yield images
+        with self.autocast():
+            images = self.codec.decode(sample, asked).cpu()
+        yield images
+
+    def _inputs(
+        self, model: Any, labels: Labels, seed: int, indices: Sequence[int], source: NoiseSource
+    ) -> tuple[Callable[[], Tensor], Tensor]:
+        noise = source(seed, indices, model.noise_shape, self.device)
+        return noise, torch.tensor([labels[index] for index in indices], device=self.device)
 
 
 class ModelEvaluator:

@@ -29,6 +29,14 @@ class TimeEmbedding(nn.Module):
         return self.layers(sinusoidal(time, self.width))  # (batch, outputs)
 
 
+def look_up(table: nn.Embedding, labels: Tensor) -> Tensor:
+    """The vectors of class numbers, (batch,), or of mixtures, weights (batch, classes); (batch, width)."""
+    if not labels.is_floating_point():
+        return table(labels)
+    vectors: Tensor = labels @ table.weight[: labels.shape[1]]
+    return vectors
+
+
 class LabelEmbedding(nn.Module):
     """A vector a class, and one more, the last, for no class: the null label of classifier-free guidance.
 
@@ -41,10 +49,10 @@ class LabelEmbedding(nn.Module):
         self.table = nn.Embedding(classes + 1, width)
 
     def forward(self, labels: Tensor | None, batch: int) -> Tensor:
-        """labels: class numbers, (batch,), or None for the null label throughout."""
+        """labels: class numbers, (batch,), mixtures, (batch, classes), or None for the null label throughout."""
         null = torch.full((batch,), self.classes, device=self.table.weight.device)
-        labels = null if labels is None else labels.clamp(max=self.classes)
-        return self.table(labels)  # (batch, width)
+        labels = null if labels is None or self.classes == 0 else labels.clamp(max=self.classes)
+        return look_up(self.table, labels)  # (batch, width)
 
 
 class ClassTable(nn.Module):
@@ -60,9 +68,12 @@ class ClassTable(nn.Module):
         nn.init.normal_(self.table.weight, mean, deviation)
 
     def forward(self, labels: Tensor | None, batch: int) -> Tensor:
-        """labels: class numbers, (batch,). Raises ValueError if there are none where classes matter."""
+        """labels: class numbers, (batch,), or mixtures, (batch, classes).
+
+        Raises ValueError if there are none where classes matter.
+        """
         if self.classes == 0:
             labels = torch.zeros(batch, dtype=torch.long, device=self.table.weight.device)
         if labels is None:
             raise ValueError(f"labels: this network has {self.classes} classes and needs a label for each image")
-        return self.table(labels)
+        return look_up(self.table, labels)

@@ -93,9 +93,7 @@ class TransformerBlock(nn.Module):
         self.norm_in = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.attention = TokenAttention(width, heads)
         self.norm_out = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
-        self.inner = nn.Sequential(
-            nn.Linear(width, growth * width), nn.GELU(), nn.Linear(growth * width, width)
-        )
+        self.inner = nn.Sequential(nn.Linear(width, growth * width), nn.GELU(), nn.Linear(growth * width, width))
         self.modulation = Modulation(width, condition, 6) if condition else None
         self.register_parameter("own", None if condition else nn.Parameter(torch.zeros(6 * width)))
 

@@ -146,7 +146,9 @@ class EDM2(nn.Module):
         if self.label is not None:
             if labels is None:
                 labels = torch.full((len(x),), self.classes, device=x.device)
-            one = functional.one_hot(labels.clamp(max=self.classes), self.classes + 1)[:, :-1]  # null label: zeros
+            one = labels  # of a mixture, (batch, classes)
+            if not labels.is_floating_point():
+                one = functional.one_hot(labels.clamp(max=self.classes), self.classes + 1)[:, :-1]  # null label: zeros
             condition = mp_sum(condition, self.label(one.to(condition.dtype) * self.classes**0.5), LABEL)
         condition = mp_silu(condition)  # (batch, condition)
         x = self.first(torch.cat([x, torch.ones_like(x[:, :1])], dim=1))

@@ -1,7 +1,8 @@
 """The loop of all diffusion samplers; a subclass takes one step."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -48,16 +49,32 @@ class DiffusionSampler(Sampler, ABC):
     @torch.no_grad()
     def __call__(self, model: nn.Module, noise: Callable[[], Tensor], labels: Tensor | None = None) -> Tensor:
         """Samples, (batch, *shape), of a denoiser; `noise` gives the first noise, and more where needed."""
+        sample, _ = deque(self.trajectory(model, noise, labels), maxlen=1).pop()
+        return sample
+
+    @torch.no_grad()
+    def trajectory(
+        self, model: nn.Module, noise: Callable[[], Tensor], labels: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """After each step x_s / alpha, the last time the sample, and the denoised image that the step followed."""
         assert isinstance(model, Denoiser)
         x = noise()
         t = self._times(model.process, x)
         t = t[:, None].expand(-1, len(x))  # (steps + 1, batch)
-        state = SamplerState(lambda x, t: self.denoise(model, x, t, labels), model.process, noise)
+        denoised: list[Tensor] = []
+
+        def denoise(x: Tensor, t: Tensor) -> Prediction:
+            prediction = self.denoise(model, x, t, labels)
+            denoised.append(prediction.denoised)
+            return prediction
+
+        state = SamplerState(denoise, model.process, noise)
         x = x * model.process.sigma(t[0])[:, None, None, None]
         for index in range(len(t) - 1):
             last = self.sigma_end == 0 and index == len(t) - 2
+            denoised.clear()
             x = self.step(state, x, t[index], t[index + 1], last)
-        return x / model.process.alpha(t[-1])[:, None, None, None]
+            yield x / model.process.alpha(t[index + 1])[:, None, None, None], denoised[0]
 
     def check(self, model: nn.Module) -> None:
         """Raise ValueError if the model is no denoiser, its process has fewer steps, or guidance does not fit."""
