@@ -18,7 +18,7 @@ ALLOWED = {leaf: {leaf, "core"} for leaf in LEAVES} | {
     "models": {"layers", "core"},
     "training": {"training", "evaluation", "core"},
     "builders": {*LEAVES, "training", "core", "builders"},
-    "commands": {"core", "builders", "training", "reporting", "web", "commands"},
+    "commands": {"core", "builders", "training", "reporting", "data", "web", "commands"},
 }
 SCRIPTS = {"core", "commands", "training"}
 

@@ -2,19 +2,21 @@
 
 from collections.abc import Callable, Sequence
 
-from foodgen.commands import export, inference, prepare, report, serve, train
+from foodgen.commands import check, export, inference, prepare, report, serve, train
 from foodgen.commands.help import describe_keys, describe_parts
 from foodgen.core import command_line
 from foodgen.core.errors import ConfigError
 from foodgen.core.registry import suggestion
-from foodgen.core.settings import Config, ExportConfig, Prepare, Report, Serve
+from foodgen.core.settings import Check, Config, ExportConfig, Prepare, Report, Serve
 
+ALONE = ("check", "serve", "prepare")  # commands whose bundled configuration of the same name needs not be given
 Command = tuple[Callable[[Sequence[str]], int | None], type, str]
 COMMANDS: dict[str, Command] = {
     "train": (train.main, Config, "train a model"),
     "sample": (inference.main, Config, "sample images of a trained model, and score them"),
     "score": (inference.score, Config, "score a folder of images, inference.images"),
     "export": (export.main, ExportConfig, "write a checkpoint's averaged weights alone"),
+    "check": (check.main, Check, "look for broken, wrong and repeated photos before a training"),
     "prepare": (prepare.main, Prepare, "make a set of small square photos"),
     "report": (report.main, Report, "make figures and tables of a report"),
     "serve": (serve.main, Serve, "open a page to sample from models and to watch runs"),
@@ -49,6 +51,8 @@ def main(arguments: Sequence[str]) -> int | None:
     if "--help" in rest or "-h" in rest:
         print(f"foodgen {name}: {summary}\n\n{describe_keys(schema)}")
         return 0
+    if name in ALONE and not any(argument.split("=")[0] == "exp.config_path" for argument in rest):
+        rest = [f"exp.config_path={name}", *rest]
     return run(rest)
 
 

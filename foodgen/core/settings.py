@@ -181,7 +181,7 @@ class Prepare:
 
     exp: OnlyPath
     source: str
-    """folder, zip, folder of zips, or food101"""
+    """folder, zip, folder of zips, parquet files, hub:NAME of a data set there, or food101"""
     target: str
     """folder to write"""
     image_size: Positive = 64
@@ -198,6 +198,17 @@ class Prepare:
     """of the choice of test and held-out photos"""
     classes: Annotated[list[Text], Field(min_length=1)] | None = None
     """the only ones to take; all if not given"""
+
+
+@dataclass(config=STRICT)
+class Check:
+    """What foodgen check reads."""
+
+    exp: OnlyPath
+    data: str
+    """class folders of images, or a folder with train/, val/ and test/ of them"""
+    image_size: Positive | None = None
+    """pixels a side that all images must have, as a training needs them"""
 
 
 @dataclass(config=STRICT)

@@ -7,7 +7,7 @@ import logging
 import random
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -139,7 +139,9 @@ def square_of(content: bytes, image_size: int, smallest: int, quality: int) -> b
     return whole.getvalue()
 
 
-def _squares(photos: list[Photo], image_size: int, smallest: int, quality: int) -> Iterator[Square]:
+def _squares(photos: list[Photo], image_size: int, smallest: int, quality: int) -> list[Square]:
+    """The squares of photos, in their order."""
+
     def make(photo: Photo) -> Square:
         try:
             return Square(photo, square_of(photo.read(), image_size, smallest, quality))
@@ -148,8 +150,11 @@ def _squares(photos: list[Photo], image_size: int, smallest: int, quality: int) 
         except (OSError, EOFError, RuntimeError, BadZipFile, zlib.error) as error:  # a damaged or encrypted member
             return Square(photo, dropped=f"unreadable: {error}")
 
+    order = sorted(range(len(photos)), key=lambda index: photos[index].place)
     with ThreadPoolExecutor() as pool:
-        yield from tqdm(pool.map(make, photos), total=len(photos), desc="reading photos", disable=None)
+        made = pool.map(make, (photos[index] for index in order))
+        squares = dict(zip(order, tqdm(made, total=len(photos), desc="reading photos", disable=None), strict=True))
+    return [squares[index] for index in range(len(photos))]
 
 
 def _drop_copy(square: Square, known: dict[str, str]) -> Square:

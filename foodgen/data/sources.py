@@ -1,39 +1,30 @@
 """Where photos come from: folders, zips, Food-101's archive; each a class, a name and bytes on demand."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from zipfile import BadZipFile, ZipFile
 
 from foodgen.core.errors import DataError
 from foodgen.data.folder import ENDINGS
+from foodgen.data.parquet import photos_in_parquet
+from foodgen.data.photos import TEST, TRAIN, Photo
 
-TRAIN, TEST = "train", "test"
-
-
-@dataclass(frozen=True)
-class Photo:
-    """One photo of the source: its class, its name, where it came from, and its bytes on demand."""
-
-    split: str | None
-    label: str
-    name: str
-    origin: str
-    read: Callable[[], bytes]
+HUB = "hub:"  # before the name of a data set of the Hugging Face hub
 
 
 def find_photos(source: str, target: Path) -> list[Photo]:
     """The photos of a source, in the order of their class, name and origin. Raises DataError."""
     if source == "food101":
         source = str(_download(target.parent))
-    path = Path(source)
-    if path.is_file():
-        zips = [path]
-    elif path.is_dir():
-        zips = sorted(path.glob("*.zip"))
+    path = _of_hub(source.removeprefix(HUB)) if source.startswith(HUB) else Path(source)
+    if not path.exists():
+        raise DataError(f"source: {path} is neither a folder nor a zip nor a parquet file")
+    files = [path] if path.is_file() else sorted(path.rglob("*.parquet")) or sorted(path.glob("*.zip"))
+    if files and files[0].suffix == ".parquet":
+        photos = list(photos_in_parquet(files))
     else:
-        raise DataError(f"source: {path} is neither a folder nor a zip")
-    photos = [photo for archive in zips for photo in _in_zip(archive)] if zips else list(_in_folder(path))
+        photos = [photo for archive in files for photo in _in_zip(archive)] if files else list(_in_folder(path))
     if not photos:
         raise DataError(f"source: {path} holds no images in class folders")
     return _distinct(sorted(photos, key=lambda photo: (photo.label, photo.name, photo.origin)))
@@ -83,6 +74,17 @@ def _place(parts: tuple[str, ...]) -> tuple[str | None, str, str] | None:
         return None
     split = parts[-3] if len(parts) > 2 and parts[-3] in (TRAIN, TEST) else None
     return split, parts[-2], Path(parts[-1]).stem
+
+
+def _of_hub(name: str) -> Path:
+    """A folder with the parquet files of a data set of the Hugging Face hub."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(snapshot_download(name, repo_type="dataset", allow_patterns=["*.parquet", "**/*.parquet"]))
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        raise DataError(f"source: {HUB}{name} cannot be downloaded ({str(error).splitlines()[0]})") from None
 
 
 def _download(folder: Path) -> Path:
