@@ -18,6 +18,7 @@ from foodgen.core.config import to_yaml
 from foodgen.core.devices import check_compiler, find_device, has_bf16
 from foodgen.core.errors import ConfigError
 from foodgen.core.files import write_text
+from foodgen.core.locations import locate
 from foodgen.core.registry import build
 from foodgen.core.settings import Config, ExportConfig, Prepare
 from foodgen.core.types import Images
@@ -67,10 +68,11 @@ def make_session(config: Config) -> Session:
     config = replace(config, exp=replace(config.exp, run=folder.name))  # the run's own config.yaml resumes this run
     initial = config.train.initial_weights
     if initial and not resumed:
-        sources = {"": initial} if isinstance(initial, str) else {name: path for name, path in initial.items() if path}
+        named = {"": initial} if isinstance(initial, str) else {name: path for name, path in initial.items() if path}
+        sources = {name: locate(path) for name, path in named.items()}
         for weights in {*sources.values()}:
-            check_classes(read_meta(Path(weights))["classes"], images.classes, Path(weights))
-        start_from(model, Path(initial)) if isinstance(initial, str) else start_networks_from(model, sources)
+            check_classes(read_meta(weights)["classes"], images.classes, weights)
+        start_from(model, sources[""]) if isinstance(initial, str) else start_networks_from(model, sources)
     loader = make_loader(config, model, images)
     trainer = make_trainer(config, model, loader.batches)
     check_trackers(config)
@@ -155,7 +157,7 @@ def start_from(model: Model, weights: Path) -> None:
         load_weights(model.objective, initial | own | fitting, weights)
 
 
-def start_networks_from(model: Model, sources: Mapping[str, str]) -> None:
+def start_networks_from(model: Model, sources: Mapping[str, Path]) -> None:
     """Take the weights of some networks of the objective from other trainings.
 
     sources  by the network's name, as `discriminator` or `model.generator`: a folder that has a network of this name,
@@ -164,12 +166,11 @@ def start_networks_from(model: Model, sources: Mapping[str, str]) -> None:
     Raises ConfigError for a name that the objective does not have, CheckpointError if a network does not fit.
     """
     assert model.objective is not None
-    for name, path in sources.items():
+    for name, folder in sources.items():
         try:
             network = model.objective.get_submodule(name)
         except AttributeError:
             raise ConfigError(f"train.initial_weights: the objective has no network '{name}'") from None
-        folder = Path(path)
         average = read_average(folder)
         whole = {f"model.{key}": tensor for key, tensor in average.items()} | partners_in(folder)
         found = {key.removeprefix(f"{name}."): tensor for key, tensor in whole.items() if key.startswith(f"{name}.")}

@@ -1,13 +1,28 @@
-"""Write a checkpoint's averaged weights alone."""
+"""Write a checkpoint's averaged weights alone; share them."""
 
 from collections.abc import Sequence
 
+from foodgen.builders.sharing import share
 from foodgen.builders.training import export
 from foodgen.core import config
+from foodgen.core.errors import ConfigError
+from foodgen.core.locations import HUB
 from foodgen.core.settings import ExportConfig
+from foodgen.training.checkpoint import is_resumable
+from foodgen.training.run_folder import find_checkpoint, run_folder
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Export, and name the files."""
-    for path in export(config.load(arguments, ExportConfig)):
-        print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
+    """Export, name the files, and upload them if asked for."""
+    settings = config.load(arguments, ExportConfig)
+    target = settings.export.target
+    if target is not None and not target.startswith(HUB):
+        raise ConfigError(f"export.target: {target} is not {HUB}OWNER/NAME")
+    folder = find_checkpoint(settings)
+    if target is None or is_resumable(folder):  # else it is an export already
+        files = export(settings)
+        folder = files[0].parent
+        for path in files:
+            print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
+    if target is not None:
+        print(share(folder, target.removeprefix(HUB), settings, run_folder(settings)))

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from foodgen.core.aliases import read_keys
 from foodgen.core.errors import ConfigError
+from foodgen.core.locations import locate
 from foodgen.core.registry import suggestion
 
 Schema = TypeVar("Schema")
@@ -46,7 +47,7 @@ def find_file(name: str) -> Path:
     """The file of this path, or the bundled configuration of this name: "edm" or "small/edm". Raises ConfigError."""
     path = Path(name)
     if path.exists() or path.suffix or BUNDLED is None:
-        return path
+        return locate(path)
     bundled = (BUNDLED / path).with_suffix(".yaml")
     if not bundled.is_file():
         names = [found.relative_to(BUNDLED).with_suffix("").as_posix() for found in BUNDLED.rglob("*.yaml")]

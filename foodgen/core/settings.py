@@ -217,6 +217,8 @@ class Export:
     """largest size of a file"""
     output_dir: str | None = None
     """<run>/export, or <run>/export-LENGTH, if not given"""
+    target: str | None = None
+    """hub:OWNER/NAME uploads the export to the Hugging Face hub"""
     partners: bool = False
     """also the networks it was trained against, for train.initial_weights elsewhere"""
     ema_length: Above | None = None

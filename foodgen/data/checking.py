@@ -123,7 +123,8 @@ def _look(folder: Path, name: str) -> Split:
 
 def _described(split: Split) -> Iterator[str]:
     counts = split.per_class.values()
-    yield f"{split.name or 'images'}: {sum(counts)} images of {len(counts)} classes, {min(counts)} to {max(counts)} each"
+    whole = f"{sum(counts)} images of {len(counts)} classes"
+    yield f"{split.name or 'images'}: {whole}, {min(counts)} to {max(counts)} each"
     sizes = [f"{width}x{height} ({count})" for (width, height), count in split.sizes.most_common(3)]
     yield f"  sizes: {', '.join(sizes)}{f' and {len(split.sizes) - 3} others' if len(split.sizes) > 3 else ''}"
     if set(split.modes) - {"RGB"}:

@@ -165,10 +165,15 @@ def verify(folder: Path) -> None:
             raise CheckpointError(f"{path}: differs from its manifest")
 
 
+def is_resumable(folder: Path) -> bool:
+    """Whether a training can go on from it: an exported folder has weights alone."""
+    return (folder / TRAINING).is_file()
+
+
 def read(folder: Path) -> Checkpoint:
     """A verified checkpoint, all on the CPU. Raises CheckpointError; runs no pickled code."""
     meta = read_meta(folder)
-    if not (folder / TRAINING).is_file():
+    if not is_resumable(folder):
         raise CheckpointError(f"{folder}: holds weights alone; start from it with train.initial_weights")
     try:
         training = torch.load(folder / TRAINING, map_location="cpu", weights_only=True)

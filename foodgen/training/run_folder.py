@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 from foodgen.core import distributed
 from foodgen.core.config import defaults, difference, merge, read_saved, to_tree
 from foodgen.core.errors import CheckpointError, ConfigError
+from foodgen.core.locations import locate
 from foodgen.core.settings import Config
 from foodgen.training.checkpoint import CONFIG, Checkpoints, read_meta
 
@@ -105,10 +106,11 @@ def find_checkpoint(config: Config) -> Path:
 
 
 def checkpoint_in(path: Path) -> Path:
-    """A checkpoint or exported folder itself; of a run's folder its best, else its newest, checkpoint.
+    """A checkpoint or exported folder itself, of the hub too; of a run's folder its best, else its newest, checkpoint.
 
     Raises CheckpointError if there is none.
     """
+    path = locate(path)
     if not (path / "checkpoints").is_dir():
         return path
     checkpoints = Checkpoints(path / "checkpoints", keep=2)
