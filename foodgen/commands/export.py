@@ -1,7 +1,10 @@
 """Write a checkpoint's averaged weights alone; share them."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from foodgen.builders.onnx import export_onnx
+from foodgen.builders.pipeline import Pipeline
 from foodgen.builders.sharing import share
 from foodgen.builders.training import export
 from foodgen.core import config
@@ -18,11 +21,15 @@ def main(arguments: Sequence[str]) -> None:
     target = settings.export.target
     if target is not None and not target.startswith(HUB):
         raise ConfigError(f"export.target: {target} is not {HUB}OWNER/NAME")
-    folder = find_checkpoint(settings)
-    if target is None or is_resumable(folder):  # else it is an export already
+    folder, files = find_checkpoint(settings), list[Path]()
+    if settings.export.format == "onnx":
+        files = export_onnx(
+            Pipeline(settings, folder), Path(settings.export.output_dir or run_folder(settings) / "onnx")
+        )
+    elif target is None or is_resumable(folder):  # else it is an export already
         files = export(settings)
         folder = files[0].parent
-        for path in files:
-            print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
+    for path in files:
+        print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
     if target is not None:
         print(share(folder, target.removeprefix(HUB), settings, run_folder(settings)))

@@ -93,11 +93,13 @@ class Generator(nn.Module, ABC):
 class Codec(Protocol):
     """Pixels, uint8 (batch, 3, height, width), to the model's input, (batch, *shape), and back.
 
+    `decoder` is the network behind `decode`, if there is one.
     `training_set` returns the set that training reads, which may take long; `training_input` turns a batch of it into
     the model's input.
     """
 
     shape: tuple[int, ...]
+    decoder: nn.Module | None
 
     def encode(self, images: Tensor) -> Tensor: ...
     def decode(self, encoded: Tensor, labels: Tensor | None = None) -> Tensor: ...

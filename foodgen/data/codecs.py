@@ -16,6 +16,8 @@ from foodgen.core.types import Augment, Images
 class RGB:
     """Pixels themselves, scaled from 0..255 to [-1, 1]."""
 
+    decoder = None
+
     def __init__(self, image_size: int) -> None:
         self.shape = (3, image_size, image_size)
 
@@ -58,7 +60,7 @@ class LowResolution:
         if low_resolution < 1 or image_size % low_resolution:
             raise ConfigError(f"codec.low_resolution: {low_resolution} does not divide {image_size} pixels")
         self.pixels, self.shape = RGB(image_size), (3, low_resolution, low_resolution)
-        self.upsampler: Upsampler | None = None
+        self.decoder: Upsampler | None = None
         if path is not None:
             upsampler = load_pretrained(path)
             if not isinstance(upsampler, Upsampler):
@@ -68,7 +70,7 @@ class LowResolution:
                     f"codec.path: {path} enlarges {upsampler.noise_shape[-1]} pixels to {upsampler.image_size}, not "
                     f"codec.low_resolution={low_resolution} to data.image_size={image_size}"
                 )
-            self.upsampler = upsampler
+            self.decoder = upsampler
 
     def encode(self, images: Tensor) -> Tensor:
         """uint8 (batch, 3, size, size) to float (batch, 3, low_resolution, low_resolution)."""
@@ -77,9 +79,9 @@ class LowResolution:
     @torch.no_grad()
     def decode(self, encoded: Tensor, labels: Tensor | None = None) -> Tensor:
         """Float to uint8 of the images' own size."""
-        if self.upsampler is None:
+        if self.decoder is None:
             return self.pixels.decode(functional.interpolate(encoded.float(), self.pixels.shape[1:]))
-        return self.pixels.decode(self.upsampler.decode(encoded.float(), labels))
+        return self.pixels.decode(self.decoder.decode(encoded.float(), labels))
 
     def training_set(self, images: Images, augment: Augment, device: torch.device, batch_size: int) -> Images:
         """The images themselves."""

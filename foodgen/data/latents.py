@@ -42,18 +42,18 @@ class Latent:
         self._use(autoencoder, image_size)
 
     def _use(self, autoencoder: Autoencoder, image_size: int) -> None:
-        self.autoencoder, self.pixels = autoencoder, RGB(image_size)
+        self.decoder, self.pixels = autoencoder, RGB(image_size)
         self.shape: tuple[int, ...] = tuple(autoencoder.noise_shape)
 
     @torch.no_grad()
     def moments(self, images: Tensor) -> Tensor:
         """uint8 pixels to mean and log variance of their latents, (batch, 2 * channels, side, side)."""
-        return torch.cat(self.autoencoder.encode(self.pixels.encode(images)), dim=1)
+        return torch.cat(self.decoder.encode(self.pixels.encode(images)), dim=1)
 
     def sample(self, moments: Tensor) -> Tensor:
         """Latents sampled with these moments, (batch, *shape), at unit variance."""
         mean, log_variance = moments.float().chunk(2, dim=1)
-        return self.autoencoder.normalise(mean + (0.5 * log_variance).exp() * normal_like(mean))
+        return self.decoder.normalise(mean + (0.5 * log_variance).exp() * normal_like(mean))
 
     def encode(self, images: Tensor) -> Tensor:
         """uint8 pixels to latents."""
@@ -62,7 +62,7 @@ class Latent:
     @torch.no_grad()
     def decode(self, encoded: Tensor, labels: Tensor | None = None) -> Tensor:
         """Latents to uint8 pixels."""
-        return self.pixels.decode(self.autoencoder.decode(self.autoencoder.denormalise(encoded.float()), labels))
+        return self.pixels.decode(self.decoder.decode(self.decoder.denormalise(encoded.float()), labels))
 
     def training_set(self, images: Images, augment: Augment, device: torch.device, batch_size: int) -> Images:
         """The moments of all images, each under all of its augmentations."""
@@ -145,7 +145,7 @@ class Moments:
         self.classes, self.listing = images.classes, images.listing
         self.labels: Sequence[int] = [*images.labels] * len(variants)
         key = hashlib.sha256(f"{FORMAT}-{images.listing.digest()}-{len(images)}-{len(variants)}".encode())
-        for name, tensor in codec.autoencoder.state_dict().items():
+        for name, tensor in codec.decoder.state_dict().items():
             key.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
         folder = Path(images.listing.folder)
         self.folder = folder.with_name(f"{folder.name}.latents-{key.hexdigest()[:12]}")

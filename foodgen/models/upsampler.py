@@ -75,7 +75,8 @@ class SteeredUpsampler(Upsampler):
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """What `decode` does, as compilation has it."""
-        x, maps = self.first(latents), list[Tensor]()
+        maps: list[Tensor] = []
+        x = self.first(latents)
         for block in self.encoder:
             x = block(x)
             maps.insert(0, x)

@@ -59,7 +59,7 @@ class DiffusionSampler(Sampler, ABC):
         """After each step x_s / alpha, the last time the sample, and the denoised image that the step followed."""
         assert isinstance(model, Denoiser)
         x = noise()
-        t = self._times(model.process, x)
+        t = self.times(model.process, x)
         t = t[:, None].expand(-1, len(x))  # (steps + 1, batch)
         denoised: list[Tensor] = []
 
@@ -82,10 +82,10 @@ class DiffusionSampler(Sampler, ABC):
             raise ValueError(
                 f"name: {type(self).__name__} samples from a denoiser; for {type(model).__name__} use one_shot"
             )
-        self._times(model.process, next(model.process.buffers(), torch.empty(0)))
+        self.times(model.process, next(model.process.buffers(), torch.empty(0)))
         self.guidance.check(model)
 
-    def _times(self, process: Process, like: Tensor) -> Tensor:
+    def times(self, process: Process, like: Tensor) -> Tensor:
         """The process's sampling times, those below `sigma_end` replaced by its own. Raises ValueError."""
         t = process.timesteps(self.steps).to(like.device, like.dtype)
         if self.sigma_end == 0:

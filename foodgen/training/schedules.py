@@ -48,6 +48,26 @@ class Linear(Schedule):
     after = staticmethod(lambda share: 1 - share)
 
 
+@schedules.add_to_registry(name="warmup_stable_decay")
+class WarmupStableDecay(Schedule):
+    """The full rate, then straight down to zero over the last part (Hu 2024; Hagele 2024).
+
+    Until the decay begins it does not matter how long the training will be, so that `train.steps` can be set late.
+    steps   of the whole training
+    warmup  steps
+    decay   share of the steps after the warm-up over which the rate falls
+    """
+
+    def __init__(self, steps: int, warmup: int = 500, decay: float = 0.3) -> None:
+        super().__init__(steps, warmup)
+        if not 0 < decay <= 1:
+            raise ValueError(f"decay: {decay} is not a share above 0, up to 1")
+        self.decay = decay
+
+    def after(self, share: float) -> float:
+        return min(1.0, (1 - share) / self.decay)
+
+
 @schedules.add_to_registry(name="inverse_sqrt")
 class InverseSqrt(Schedule):
     """The full rate until step `reference`, then falling like the root of 1 / step (EDM2, equation 67).

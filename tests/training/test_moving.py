@@ -147,6 +147,15 @@ def test_schedules_rise_then_keep_their_shape(name):
         assert factors[32] == pytest.approx((1 + math.cos(math.pi * 22 / 90)) / 2)
 
 
+def test_a_stable_rate_decays_at_the_end_alone():
+    short, long = (schedules["warmup_stable_decay"](steps=steps, warmup=10, decay=0.25) for steps in (110, 210))
+    assert [short(step) for step in range(1, 86)] == [long(step) for step in range(1, 86)]
+    assert short(85) == 1 > short(87) and 0 < short(110) < 0.05
+    with pytest.raises(ValueError, match="decay: 0"):
+        schedules["warmup_stable_decay"](steps=10, decay=0)
+
+
+
 def test_muon_takes_the_matrices_and_adamw_the_rest():
     network = nn.Sequential(nn.Embedding(3, 4), nn.Linear(4, 5), nn.Conv2d(1, 2, 3))
     mover = optimizers["muon"](network, lr=0.01, adamw_lr=0.001)
