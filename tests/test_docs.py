@@ -20,10 +20,12 @@ import export
 import inference
 import prepare_data
 import report
+import serve
 import train
 from foodgen.builders.models import make_model
+from foodgen.commands import check, cli
 from foodgen.core import config
-from foodgen.core.settings import Config, ExportConfig, Prepare, Report
+from foodgen.core.settings import Check, Config, ExportConfig, Prepare, Report, Serve
 from foodgen.training.checkpoint import read_meta
 from tests.core.test_config import from_its_configuration
 from tests.runs import score_by_colours
@@ -39,8 +41,10 @@ SCHEMAS = {
     "prepare_data.py": (prepare_data, Prepare),
     "report.py": (report, Report),
     "demo.py": (demo, Config),
+    "serve.py": (serve, Serve),
+    "check": (check, Check),
 }
-OTHER_TOOLS = {"conda", "pip", "source", "wandb", "git", "cd"}
+OTHER_TOOLS = {"conda", "pip", "source", "wandb", "git", "cd", "docker", "sbatch"}
 SMALLER = {  # what makes a command of the pages one of seconds
     "train.py": ["train.steps=2", "train.log_step=1", "data.train_batch_size=8", "train.grid_count=8"],
     "inference.py": ["inference.baseline_draws=0", "data.val_batch_size=32"],
@@ -62,6 +66,8 @@ def commands(text):
 
 def arguments_of(words):
     """(script, its arguments) if the command calls one of the scripts."""
+    if words[0] == "foodgen":
+        return words[1], cli.with_configuration(words[1], words[2:])
     place = next((i for i, word in enumerate(words) if word in SCHEMAS), None)
     return None if place is None else (words[place], words[place + 1 :])
 

@@ -92,7 +92,7 @@ def test_every_room_is_packaged():
 
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     rooms = {f"foodgen.{path.parent.name}" for path in (ROOT / "foodgen").glob("*/__init__.py")}
-    assert {*listed} == {"foodgen", "foodgen.configs", *rooms}
+    assert {*listed} == {"foodgen", "foodgen.configs", "foodgen.checkpoints", *rooms}
 
 
 @pytest.mark.long
@@ -100,14 +100,14 @@ def test_a_wheel_trains_and_samples_in_an_empty_folder(tmp_path, dishes):
     options = ["--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(tmp_path)]
     source = tmp_path / "source"  # a build leaves files beside its source
     source.mkdir()
-    for name in ("foodgen", "configs", "pyproject.toml", "README.md", "requirements.txt", "LICENSE"):
+    for name in ("foodgen", "configs", "checkpoints", "pyproject.toml", "README.md", "requirements.txt", "LICENSE"):
         (source / name).symlink_to(ROOT / name)
     subprocess.run([sys.executable, "-m", "pip", "wheel", str(source), *options], check=True, timeout=200)
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         archive.extractall(tmp_path / "site")
-    assert "foodgen/configs/small/edm.yaml" in names
+    assert {"foodgen/configs/small/edm.yaml", "foodgen/checkpoints/gan/model.safetensors"} <= {*names}
     assert not [name for name in names if name.startswith(("tests", "runs", "data", "checkpoints"))]
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -132,6 +132,9 @@ def test_a_wheel_trains_and_samples_in_an_empty_folder(tmp_path, dishes):
     )
     assert last(empty, "small_edm").name == "step-00000001"
     assert len([*(empty / "runs" / "small_edm" / "images").glob("*/*.png")]) == 8
+    shipped = ["exp.config_path=checkpoints/diffusion/inference.yaml", "inference.metrics=[]"]
+    run("sample", *shipped, "inference.classes=[pizza]", "inference.count=2")
+    assert len([*(empty / "runs" / "shipped_diffusion" / "images").glob("pizza/*.png")]) == 2
 
 
 @pytest.mark.parametrize("name", ["small/edm", "small/projected_gan_slim"])

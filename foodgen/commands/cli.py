@@ -36,6 +36,12 @@ def usage() -> str:
     )
 
 
+def with_configuration(name: str, arguments: Sequence[str]) -> list[str]:
+    """A command's arguments, with its bundled configuration where it has one and none is given."""
+    given = any(argument.split("=")[0] == "exp.config_path" for argument in arguments)
+    return [*arguments] if given or name not in ALONE else [f"exp.config_path={name}", *arguments]
+
+
 def main(arguments: Sequence[str]) -> int | None:
     """Run a command; the exit status. Raises UserError."""
     if not arguments or arguments[0] in ("--help", "-h", "help"):
@@ -51,9 +57,7 @@ def main(arguments: Sequence[str]) -> int | None:
     if "--help" in rest or "-h" in rest:
         print(f"foodgen {name}: {summary}\n\n{describe_keys(schema)}")
         return 0
-    if name in ALONE and not any(argument.split("=")[0] == "exp.config_path" for argument in rest):
-        rest = [f"exp.config_path={name}", *rest]
-    return run(rest)
+    return run(with_configuration(name, rest))
 
 
 def script(name: str) -> None:

@@ -155,7 +155,6 @@ def test_a_stable_rate_decays_at_the_end_alone():
         schedules["warmup_stable_decay"](steps=10, decay=0)
 
 
-
 def test_muon_takes_the_matrices_and_adamw_the_rest():
     network = nn.Sequential(nn.Embedding(3, 4), nn.Linear(4, 5), nn.Conv2d(1, 2, 3))
     mover = optimizers["muon"](network, lr=0.01, adamw_lr=0.001)
