@@ -70,9 +70,9 @@ def browser():
         browser.close()
 
 
-@pytest.fixture(params=SIZES)
+@pytest.fixture
 def page(browser, served, request):
-    width, height = SIZES[request.param]
+    width, height = SIZES[getattr(request, "param", "desktop")]
     page = browser.new_page(viewport={"width": width, "height": height})
     page.goto(served)
     page.wait_for_selector("#generate")
@@ -101,6 +101,7 @@ def choose(page, label, value):
     page.get_by_role("option", name=value, exact=True).click()
 
 
+@pytest.mark.parametrize("page", SIZES, indirect=True)
 def test_dishes_are_generated_and_changed(page):
     first = generated(page)
     assert len(first) == 8
@@ -135,6 +136,7 @@ def test_a_gan_has_other_settings(page):
     assert len(generated(page)) == 8
 
 
+@pytest.mark.parametrize("page", SIZES, indirect=True)
 def test_a_slider_walks_between_two_dishes(page):
     page.get_by_role("tab", name="Between two").click()
     seen = set()
@@ -158,6 +160,7 @@ def test_a_bad_value_is_explained(page):
     page.get_by_text("dishes: choose at least one").first.wait_for(timeout=10_000)
 
 
+@pytest.mark.parametrize("page", SIZES, indirect=True)
 def test_a_run_is_shown(page):
     page.get_by_role("tab", name="Runs").click()
     page.get_by_text("model/loss").first.wait_for(timeout=20_000)
