@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from foodgen.layers.attention import dot_product_attention
+
 
 class RotaryPositions(nn.Module):
     """Turns pairs of features by angles that grow with row and column (Su 2021; axial for images, Heo 2024).
@@ -34,17 +36,6 @@ class RotaryPositions(nn.Module):
         return torch.cat([first * cosine - second * sine, first * sine + second * cosine], -1)
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Scaled dot-product attention, (batch, heads, tokens, width of a head).
-
-    On a CPU by matrix products: torch's fused one has a bf16 gradient there that takes ten times as long.
-    """
-    if query.device.type != "cpu":
-        return functional.scaled_dot_product_attention(query, key, value)
-    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-    return scores.softmax(dim=-1) @ value
-
-
 class RMSNorm(nn.RMSNorm):
     """torch's in the precision of its input, whatever its weights are stored in: else it is not one operation."""
 
@@ -70,7 +61,7 @@ class TokenAttention(nn.Module):
         mixed = self.to_query_key_value(x).reshape(batch, tokens, 3, self.heads, width // self.heads)
         query, key, value = mixed.permute(2, 0, 3, 1, 4)  # (batch, heads, tokens, width of a head)
         query, key = positions(self.norm_query(query)), positions(self.norm_key(key))
-        seen = attention(query, key, value)
+        seen = dot_product_attention(query, key, value)
         return self.out(seen.transpose(1, 2).reshape(batch, tokens, width))
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from foodgen.core.registry import models
+from foodgen.layers.attention import dot_product_attention
 from foodgen.layers.magnitude import MPConv, MPFourier, mp_cat, mp_silu, mp_sum, normalize
 
 LARGEST = 256.0  # features beyond this are clipped, for half precision
@@ -65,7 +66,7 @@ class Block(nn.Module):
         batch, channels, height, width = x.shape
         split = self.to_query_key_value(x).reshape(batch, self.heads, channels // self.heads, 3, height * width)  # type: ignore[misc]
         query, key, value = normalize(split, (2,)).permute(3, 0, 1, 4, 2)  # (batch, heads, pixels, width of a head)
-        seen = functional.scaled_dot_product_attention(query, key, value)
+        seen = dot_product_attention(query, key, value)
         return self.out(seen.transpose(-1, -2).reshape(x.shape))  # type: ignore[misc]
 
 

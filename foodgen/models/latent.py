@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from foodgen.core.registry import models
+from foodgen.layers.attention import dot_product_attention
 from foodgen.layers.conditioning import LabelEmbedding, TimeEmbedding
 from foodgen.layers.convolution import convolution, group_norm
 from foodgen.layers.resample import Downsample, Upsample
@@ -27,7 +28,7 @@ class CrossAttention(nn.Module):
         query = self.to_query(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
         both = self.to_key_value(x if context is None else context).unflatten(2, (2, self.heads, -1))
         key, value = both.permute(2, 0, 3, 1, 4)  # (batch, heads, length, width of a head)
-        return self.out(functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+        return self.out(dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
 
 
 class Gated(nn.Module):
