@@ -245,7 +245,7 @@ def test_an_upsampler_in_the_checkpoints_folder_is_found(small, tmp_path, monkey
     shutil.copytree(last(tmp_path, "up"), shipped / "upsampler")
     (shipped / "inference.yaml").write_text("codec: {path: upsampler}\nsampler: {steps: 4}\n")
     pipeline = foodgen.load(shipped)
-    assert pipeline.parts.codec.upsampler is not None
+    assert pipeline.parts.codec.decoder is not None
     assert pipeline.config.sampler == {"name": "dpm_solver", "steps": 4, "sigma_end": 0}
     blocks = foodgen.load(last(tmp_path, "first")).sample_tensor(count=2)
     assert torch.equal(blocks[..., ::4, ::4].repeat_interleave(4, 2).repeat_interleave(4, 3), blocks)

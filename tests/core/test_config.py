@@ -17,7 +17,7 @@ def load(*overrides, path=TINY):
 
 
 FILES = (ROOT / "configs").rglob("*.yaml")
-OTHERS = ("base.yaml", "prepare.yaml", "prepare_ten.yaml")
+OTHERS = ("base.yaml", "prepare.yaml", "prepare_ten.yaml", "check.yaml", "serve.yaml")
 SHIPPED = [path for path in FILES if path.name not in OTHERS and path.parent.name not in ("report", "benchmarks")]
 
 

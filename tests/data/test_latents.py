@@ -72,7 +72,7 @@ def test_the_set_is_encoded_once_in_all_variants(codec, folder, monkeypatch):
     seed_step(0, 1)
     made = codec.training_input(images.batch(range(4))[0], Flip())
     assert made.shape == (4, 3, 8, 8)
-    mean = codec.autoencoder.normalise(images.batch(range(4))[0].float()[:, :3])
+    mean = codec.decoder.normalise(images.batch(range(4))[0].float()[:, :3])
     assert (made - mean).std().item() == pytest.approx(0.25 * 0.0498, rel=0.1)  # exp(-3) times the scale
     monkeypatch.setattr(codec, "moments", lambda *_: pytest.fail("encoded again"))
     again = codec.training_set(folder, Flip(), CPU, batch_size=5)
@@ -81,7 +81,7 @@ def test_the_set_is_encoded_once_in_all_variants(codec, folder, monkeypatch):
 
 def test_another_autoencoder_has_another_set(codec, folder):
     first = codec.training_set(folder, NoAugmentation(), CPU, batch_size=8)
-    codec.autoencoder.scale += 1
+    codec.decoder.scale += 1
     second = codec.training_set(folder, NoAugmentation(), CPU, batch_size=8)
     assert first.folder != second.folder
     assert len(second) == len(folder)
