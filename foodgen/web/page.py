@@ -55,12 +55,14 @@ class Page:
         classes = self.models[self.first].classes
         with gr.Blocks(title="foodgen", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
             gr.Markdown(ABOUT.format(count=len(classes)))
-            with gr.Tab("Generate"):
+            with gr.Tab("Generate") as generated:
                 self._generate_tab()
-            with gr.Tab("Between two"):
-                self._between_tab()
-            with gr.Tab("Runs"):
-                self._runs_tab()
+            with gr.Tab("Between two") as between:
+                self._between_tab(between)
+            with gr.Tab("Runs") as watched:
+                timer = self._runs_tab(watched)
+            for tab in (generated, between):
+                tab.select(lambda: gr.Timer(active=False), None, timer)
         return blocks
 
     # Generate
@@ -96,7 +98,7 @@ class Page:
         """The images after each step, then the request, so that more can be made like one of them."""
         with explained():
             count = max(int(count), len(names))
-            request = Request(model, tuple(names), count, int(seed), self._chosen(model, settings))
+            request = Request(model, tuple(names), count, int(seed or 0), self._chosen(model, settings))
             for shown in generate(request, check(request, self.models, self.most_images)):
                 yield shown, request, gr.update(interactive=False), gr.update(visible=False)
         yield shown, request, gr.update(interactive=True), gr.update(visible=False)
@@ -115,7 +117,7 @@ class Page:
 
     # Between two
 
-    def _between_tab(self) -> None:
+    def _between_tab(self, tab: gr.Tab) -> None:
         dishes = self._dishes(self.first)
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
@@ -136,7 +138,7 @@ class Page:
             lambda name: gr.update(choices=self._dishes(name)), model, ends[2]
         )
         inputs = [model, *ends, position, *settings]
-        changes = [position.change, *(end.change for end in ends), *(one.change for one in settings)]
+        changes = [tab.select, position.change, *(end.change for end in ends), *(one.change for one in settings)]
         gr.on(changes, self._between, inputs, image, trigger_mode="always_last", concurrency_id="model",
               show_progress="hidden")  # fmt: skip
 
@@ -145,7 +147,7 @@ class Page:
     ) -> Image.Image:
         """One image on the way."""
         with explained():
-            seeds = (int(seed), int(other))
+            seeds = (int(seed or 0), int(other or 0))
             request = Request(model, (first, second), 2, seeds[0], self._chosen(model, settings))
             pictures = check(request, self.models, max(2, self.most_images))
             (image,) = pictures.interpolate((first, second), seeds, [position], **request.settings)
@@ -154,7 +156,8 @@ class Page:
 
     # Runs
 
-    def _runs_tab(self) -> None:
+    def _runs_tab(self, tab: gr.Tab) -> gr.Timer:
+        """The tab, which is brought up to date while it is looked at; what does so."""
         found = runs.names(self.folder)
         with gr.Row():
             name = gr.Dropdown(found, value=found[0] if found else None, label=f"Run in {self.folder}", scale=2)
@@ -164,10 +167,12 @@ class Page:
         grid = gr.Image(label="The newest grid", interactive=False, type="pil", format="png", elem_id="grid")
         table = gr.Dataframe(label="The last rows", interactive=False, wrap=True)
         outputs = [name, *keys, *plots, grid, table]
-        timer = gr.Timer(REFRESH)
-        gr.on([name.change, *(key.input for key in keys), timer.tick], self._run, [name, *keys], outputs,
+        timer = gr.Timer(REFRESH, active=False)
+        tab.select(lambda: gr.Timer(active=True), None, timer)
+        gr.on([tab.select, name.change, *(key.input for key in keys), timer.tick], self._run, [name, *keys], outputs,
               trigger_mode="always_last", concurrency_id="runs", concurrency_limit=4,
               show_progress="hidden")  # fmt: skip
+        return timer
 
     def _run(self, name: str | None, *keys: str | None) -> list[Any]:
         """A run as it stands."""
