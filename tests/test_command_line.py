@@ -179,7 +179,10 @@ def test_a_mistake_is_one_line_and_status_2(script, tiny, tmp_path):
         assert done.stderr.startswith(f"error: {message}")
         assert len(done.stderr.splitlines()) == 1
     done = script("prepare_data.py", "exp.config_path=configs/prepare.yaml", "source=nowhere", f"target={tmp_path}")
-    assert (done.returncode, done.stderr) == (2, "error: source: nowhere is neither a folder nor a zip\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: source: nowhere is neither a folder nor a zip nor a parquet file\n",
+    )
 
 
 @pytest.mark.long

@@ -86,6 +86,7 @@ def make_inference(config: Config, scorers: dict[str, Scorer | None] | None = No
         "sampler": config.sampler,
         "guidance": config.guidance,
         "image_format": "png",
+        "precision": config.inference.precision,
         "trained_against": spaces_trained_against(config),
     }
     folder = Path(config.inference.output_dir or run_folder(config))
@@ -113,11 +114,15 @@ def _of_folder(config: Config, device: torch.device) -> Inference:
     specs = metric_specs(config.inference.metrics)
     reference = find_reference(config, images.classes)
     training = find_training(config, images.classes)
-    scorer = make_scorer(config, specs, reference, device, training)
+    scorer = make_scorer(config, specs, reference, device, training, config.inference.precision)
     if scorer:
         check_proportions(images.labels, reference, "inference.images")
     endings = sorted({Path(name).suffix.lower().lstrip(".") for name in images.listing.files})
-    facts = {"images": str(folder), "image_format": ", ".join(endings)}
+    facts = {
+        "images": str(folder),
+        "image_format": ", ".join(endings),
+        "precision": config.inference.precision,
+    }
     target = Path(config.inference.output_dir or f"{folder.resolve()}.scores")
     return Inference(
         folder=target,
@@ -202,9 +207,10 @@ def _shared_scorer(
     pipeline: Pipeline,
 ) -> Scorer | None:
     check_sampler(config, specs)
-    key = repr((config.data, config.spaces, config.train.precision, config.inference.metrics))
+    precision = config.inference.precision
+    key = repr((config.data, config.spaces, config.train.precision, precision, config.inference.metrics))
     if key not in known:
-        known[key] = make_scorer(config, specs, reference, device, training, model=pipeline.parts)
+        known[key] = make_scorer(config, specs, reference, device, training, precision, pipeline.parts)
     scorer = known[key]
     return scorer and for_model(scorer, config, specs, pipeline.parts)
 

@@ -117,6 +117,8 @@ class Inference:
     """replace images of an earlier inference"""
     metrics: list[str] = Field(default_factory=lambda: ["fid"])
     """names of metrics, SPACE/METRIC in another feature space"""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """of the Inception network: bf16 is quicker for choosing settings, fp32 is for published numbers"""
     baseline_draws: Count = 2
     """subsets of real training images that are scored as well, the real-data baseline"""
     sweep: dict[str, list[Any]] | list[dict[str, Any]] = Field(default_factory=dict)
