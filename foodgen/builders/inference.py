@@ -86,7 +86,7 @@ def make_inference(config: Config, scorers: dict[str, Scorer | None] | None = No
         "sampler": config.sampler,
         "guidance": config.guidance,
         "image_format": "png",
-        "precision": config.inference.precision,
+        "feature_precision": config.inference.precision,
         "trained_against": spaces_trained_against(config),
     }
     folder = Path(config.inference.output_dir or run_folder(config))
@@ -121,7 +121,7 @@ def _of_folder(config: Config, device: torch.device) -> Inference:
     facts = {
         "images": str(folder),
         "image_format": ", ".join(endings),
-        "precision": config.inference.precision,
+        "feature_precision": config.inference.precision,
     }
     target = Path(config.inference.output_dir or f"{folder.resolve()}.scores")
     return Inference(
