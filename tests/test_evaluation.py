@@ -186,11 +186,11 @@ def test_points_are_all_combinations_or_as_listed():
 
 
 def test_noise_between_two_noises_is_normal_and_ends_at_both():
-    noise = InterpolatedNoise(3, range(2 * COLUMNS), (500,), "cpu")()
-    ends = Noise(3, range(4), (500,))()
-    torch.testing.assert_close(noise[0], ends[0])
-    torch.testing.assert_close(noise[COLUMNS - 1], ends[1], atol=1e-6, rtol=0)
-    torch.testing.assert_close(noise[COLUMNS], ends[2])
+    ends = [Noise(3, [number] * COLUMNS, (500,)) for number in (0, 1)]
+    noise = InterpolatedNoise(ends, torch.linspace(0, 1, COLUMNS))()
+    first, second = Noise(3, range(2), (500,))()
+    torch.testing.assert_close(noise[0], first)
+    torch.testing.assert_close(noise[COLUMNS - 1], second, atol=1e-6, rtol=0)
     assert noise.std(dim=1).sub(1).abs().max() < 0.15
     nearer = (noise[1:COLUMNS] - noise[: COLUMNS - 1]).norm(dim=1)
     assert nearer.max() < 1.2 * nearer.min()  # even steps

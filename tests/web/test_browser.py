@@ -90,10 +90,17 @@ def sources(page, gallery="images"):
 
 
 def generated(page):
-    """Generate and wait until the images are final; their addresses."""
+    """Generate and wait until the images are others than before, and final; their addresses."""
+    before = sources(page)
     page.click("#generate")
-    page.wait_for_selector("#more:not([disabled])", timeout=30_000)
-    return sources(page)
+    for _ in range(200):
+        page.wait_for_timeout(200)
+        found = sources(page)
+        if found and found != before and page.locator("#more").is_enabled():
+            page.wait_for_timeout(300)
+            if sources(page) == found and page.locator("#more").is_enabled():
+                return found
+    raise AssertionError("no images came")
 
 
 def choose(page, label, value):
