@@ -18,6 +18,8 @@ from foodgen.web.requests import Pictures, Request, check, dishes_in_order, gene
 
 STYLE = """
 .pictures img { object-fit: contain !important; width: 100%; height: 100%; image-rendering: auto; }
+.pictures .grid-wrap { max-height: none !important; }
+@media (max-width: 640px) { .pictures .grid-container { grid-template-columns: repeat(2, 1fr) !important; } }
 .caption-label { font-size: 0.8rem; }
 footer { display: none !important; }
 """

@@ -113,6 +113,10 @@ def test_dishes_are_generated_and_changed(page):
     first = generated(page)
     assert len(first) == 8
     assert not wide(page)
+    inside = page.locator("#images").bounding_box()
+    for image in page.locator("#images .grid-container img").all():  # none is cut off at the side
+        box = image.bounding_box()
+        assert inside["x"] <= box["x"] and box["x"] + box["width"] <= inside["x"] + inside["width"] + 1
     page.locator("#dishes input").click()
     page.get_by_role("option").nth(3).click()
     page.keyboard.press("Escape")
