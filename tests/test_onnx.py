@@ -58,6 +58,8 @@ def test_a_generator(small, tmp_path):
     train.main(arguments)
     about = exported(run_of(tmp_path), arguments)
     assert about["difference from torch"]["model"] < 1e-4
+    with pytest.raises(ConfigError, match="what is shared is safetensors"):
+        exported(run_of(tmp_path), arguments, "export.target=hub:me/gan")
     assert about["inputs"]["model"]["labels"] == ["batch"] and "steps" not in about
 
 

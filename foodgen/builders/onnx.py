@@ -1,7 +1,7 @@
 """Models as ONNX files, compared with torch before anyone relies on them."""
 
 import json
-import logging
+import shutil
 import warnings
 from functools import singledispatch
 from pathlib import Path
@@ -17,7 +17,6 @@ from foodgen.core.types import Generator
 
 HINT = "pip install onnx==1.23.2 onnxscript==0.7.2 onnxruntime==1.32.0"
 BATCH, TOLERANCE = 3, 1e-4  # images of the example; largest difference from torch
-log = logging.getLogger("foodgen")
 
 
 class Function(nn.Module):
@@ -100,7 +99,18 @@ def export_onnx(pipeline: Pipeline, folder: Path) -> list[Path]:
     runtime = _packages()
     if folder.exists():
         raise CheckpointError(f"{folder}: exists already; choose another export.output_dir")
-    folder.mkdir(parents=True)
+    temporary = folder.with_name(f".writing-{folder.name}")  # a file that is refused leaves nothing behind
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        _write_all(runtime, pipeline, temporary)
+        temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return sorted(folder.iterdir())
+
+
+def _write_all(runtime: Any, pipeline: Pipeline, folder: Path) -> None:
     pipeline.model.to("cpu")
     networks: dict[str, nn.Module] = {"model": pipeline.model}
     if pipeline.parts.codec.decoder is not None:
@@ -115,7 +125,6 @@ def export_onnx(pipeline: Pipeline, folder: Path) -> list[Path]:
         about["difference from torch"][name] = _difference(runtime, function, path)
     about |= sampling_steps(pipeline)
     (folder / "model.json").write_text(json.dumps(about, indent=1))
-    return sorted(folder.iterdir())
 
 
 def sampling_steps(pipeline: Pipeline) -> dict[str, Any]:

@@ -21,6 +21,8 @@ def main(arguments: Sequence[str]) -> None:
     target = settings.export.target
     if target is not None and not target.startswith(HUB):
         raise ConfigError(f"export.target: {target} is not {HUB}OWNER/NAME")
+    if target is not None and settings.export.format != "safetensors":
+        raise ConfigError(f"export.target: what is shared is safetensors, not export.format={settings.export.format}")
     folder, files = find_checkpoint(settings), list[Path]()
     if settings.export.format == "onnx":
         files = export_onnx(

@@ -10,16 +10,15 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
+from foodgen.core import locations
 from foodgen.core.aliases import read_keys
 from foodgen.core.errors import ConfigError
-from foodgen.core.locations import locate
 from foodgen.core.registry import suggestion
 
 Schema = TypeVar("Schema")
 Tree = dict[str, Any]
 DEEPEST = 3  # files that may stand above an experiment's own
-PACKAGE = Path(__file__).parent.parent
-BUNDLED = next((path for path in (PACKAGE / "configs", PACKAGE.parent / "configs") if path.is_dir()), None)
+BUNDLED = locations.BUNDLED / "configs" if locations.BUNDLED else None
 
 
 def load(arguments: Sequence[str], schema: type[Schema], fixed: Mapping[str, str] | None = None) -> Schema:
@@ -47,7 +46,7 @@ def find_file(name: str) -> Path:
     """The file of this path, or the bundled configuration of this name: "edm" or "small/edm". Raises ConfigError."""
     path = Path(name)
     if path.exists() or path.suffix or BUNDLED is None:
-        return locate(path)
+        return locations.locate(path)
     bundled = (BUNDLED / path).with_suffix(".yaml")
     if not bundled.is_file():
         names = [found.relative_to(BUNDLED).with_suffix("").as_posix() for found in BUNDLED.rglob("*.yaml")]

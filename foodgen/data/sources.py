@@ -6,11 +6,10 @@ from pathlib import Path, PurePosixPath
 from zipfile import BadZipFile, ZipFile
 
 from foodgen.core.errors import DataError
+from foodgen.core.locations import HUB
 from foodgen.data.folder import ENDINGS
 from foodgen.data.parquet import photos_in_parquet
 from foodgen.data.photos import TEST, TRAIN, Photo
-
-HUB = "hub:"  # before the name of a data set of the Hugging Face hub
 
 
 def find_photos(source: str, target: Path) -> list[Photo]:
