@@ -238,4 +238,5 @@ def make_trainer(
         config.exp.seed,
         config.train.grad_accumulation,
         config.train.grad_clip,
+        config.train.max_skipped_steps,
     )

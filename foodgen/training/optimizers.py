@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from foodgen.core.devices import has_bf16
 from foodgen.core.registry import optimizers
@@ -22,15 +22,17 @@ class Optimizer:
         self.base_lrs = [[group["lr"] for group in part.param_groups] for part in parts]
         self.scaler = LossScaler()
 
-    def step(self, lr_scale: float) -> bool:
+    def step(self, lr_scale: float, finite: Tensor) -> Tensor:
         """Update the weights at `lr_scale` times the base learning rates, then forget the gradients.
 
-        Returns whether they were updated: with a loss scaler, a step whose gradients are not finite is skipped.
+        finite  whether all gradients are, (); if not, the step is skipped
+
+        Returns whether the weights were updated, ().
         """
         for part, bases in zip(self.parts, self.base_lrs, strict=True):
             for group, base in zip(part.param_groups, bases, strict=True):
                 group["lr"] = base * lr_scale
-        updated = self.scaler.step(self.parts)
+        updated = self.scaler.step(self.parts, finite)
         for part in self.parts:
             part.zero_grad(set_to_none=True)
         return updated

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from foodgen.core import distributed
-from foodgen.core.errors import CheckpointError
+from foodgen.core.errors import CheckpointError, UserError
 from foodgen.core.settings import Train
 from foodgen.evaluation.sampling import (
     SamplingLoop,
@@ -22,6 +22,7 @@ from foodgen.evaluation.sampling import (
 from foodgen.evaluation.scoring import MetricSpec, Scorer
 from foodgen.training.checkpoint import Checkpoint, Checkpoints, load_weights, read
 from foodgen.training.interrupt import Interrupt, Interrupted
+from foodgen.training.non_finite import NonFiniteError
 from foodgen.training.snapshots import Snapshots
 from foodgen.training.tracker import Tracker
 from foodgen.training.trainer import Trainer
@@ -67,13 +68,8 @@ class Session:
     ) -> None:
         self.settings, self.batch_size, self.classes = settings, batch_size, classes
         self.folder, self.config, self.run_id, self.seed = folder, config, run_id, seed
-        self.trainer, self.tracker, self.sampling, self.scorer, self.save_grid = (
-            trainer,
-            tracker,
-            sampling,
-            scorer,
-            save_grid,
-        )
+        self.trainer, self.tracker, self.sampling = trainer, tracker, sampling
+        self.scorer, self.save_grid = scorer, save_grid
         self.first, self.diversity = first, diversity
         self.snapshots = Snapshots(folder)
         self.val_labels: list[int] = []
@@ -83,7 +79,7 @@ class Session:
         self.checkpoints = Checkpoints(folder / "checkpoints", settings.keep_checkpoints)
         self.best: float | None = None
         self.validated = self.saved = 0
-        self.failed_saves = 0
+        self.failed_saves = self.rollbacks = 0
         self.minutes_before = 0.0
         self.began = time.monotonic()
         self.interrupt = Interrupt()
@@ -105,6 +101,7 @@ class Session:
             ) from None
         self.trainer.global_step = self.saved = meta["step"]
         self.best, self.validated, self.minutes_before = meta["best"], meta["validated"], meta["minutes"]
+        self._set_rollbacks(meta.get("rollbacks", 0))
         self.tracker.resume(meta["step"], checkpoint.training["tracker"])
         self.checkpoints.protected.add(path.name)
         if distributed.is_main():
@@ -128,11 +125,36 @@ class Session:
         if self.trainer.global_step >= self.settings.steps:
             self.tracker.say(f"all {self.settings.steps} steps are done; raise train.steps to go on")
             return
-        self.trainer.train(self.settings.steps, self._after_step)
+        while self.trainer.global_step < self.settings.steps:
+            try:
+                self.trainer.train(self.settings.steps, self._after_step)
+                break
+            except NonFiniteError as error:
+                self._roll_back(error)
         if self.interrupt.signal:
             self.tracker.say(
                 f"stopped by a signal at step {self.trainer.global_step}; train.checkpoint_path=latest goes on"
             )
+
+    def _roll_back(self, error: NonFiniteError) -> None:
+        """Keep the batch, then go back to the last checkpoint. Raises UserError if that was tried often enough."""
+        about = f"{error}, nor were those of the {self.trainer.skipped_in_a_row() - 1} steps before it"
+        kept = error.keep_batch(self.folder) if distributed.is_main() else ""
+        newest, rollbacks, minutes = self.checkpoints.newest(), self.rollbacks, self.minutes_before
+        if newest is None or rollbacks == self.settings.rollbacks:
+            raise UserError(
+                f"{about}; {kept}. Lower the learning rate (optimizers.*.lr) or set train.grad_clip, and resume with "
+                f"train.checkpoint_path=latest"
+            ) from None
+        self.tracker.say(f"{about}; {kept}: back to the last checkpoint")
+        self.resume(newest)
+        self.minutes_before = minutes  # the time since is not given back
+        self._set_rollbacks(rollbacks + 1)
+
+    def _set_rollbacks(self, rollbacks: int) -> None:
+        """Other noise and half the learning rate for each return, or the same would happen again."""
+        self.rollbacks = rollbacks
+        self.trainer.seed, self.trainer.lr_factor = self.seed + rollbacks, 0.5**rollbacks
 
     def _after_step(self, measured: dict[str, Tensor]) -> bool:
         """Whatever is due after a step; True ends the training."""
@@ -226,8 +248,14 @@ class Session:
         if self.saved == self.trainer.global_step:
             return
         if distributed.is_main():
-            if not self.tracker.is_finite():
-                log.warning("step %d: a loss is not finite, so nothing is saved", self.trainer.global_step)
+            if not self.trainer.is_finite():
+                message = f"step {self.trainer.global_step}: weights are not finite, so they are not saved"
+                if final:
+                    raise CheckpointError(message)
+                log.warning(message)
+                return
+            if self.trainer.skipped_in_a_row() and not final:
+                log.warning("step %d was skipped: no checkpoint to go back to", self.trainer.global_step)
                 return
             try:
                 self.checkpoints.save(self._checkpoint(), best)
@@ -247,6 +275,7 @@ class Session:
             "minutes": self._minutes(),
             "validated": self.validated,
             "best": self.best,
+            "rollbacks": self.rollbacks,
             "classes": list(self.classes),
             "run_id": self.run_id,
             "torch": str(torch.__version__),

@@ -15,7 +15,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from foodgen.core import distributed
-from foodgen.core.errors import UserError
 from foodgen.core.files import read_jsonl, write_text
 from foodgen.core.types import TrackerBackend
 
@@ -33,7 +32,7 @@ class Tracker:
     def __init__(self, folder: Path | None, steps: int, backends: Sequence[TrackerBackend] = ()) -> None:
         self.folder, self.steps, self.backends = folder, steps, [*backends]
         self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}  # a lazy penalty is not measured in every step
+        self.counts: dict[str, Tensor] = {}  # a lazy penalty is not measured in every step
         self.since: tuple[float, int] = (time.monotonic(), 0)
         self.warned = False
         self.bar = tqdm(total=steps, unit="step", disable=None if folder else True, dynamic_ncols=True)
@@ -41,46 +40,45 @@ class Tracker:
     def resume(self, step: int, state: Mapping[str, Any]) -> None:
         """Take up at `step`: rows of later steps are cut off, half-full averages restored."""
         self.sums = dict(state["sums"])
-        self.counts = dict(state.get("counts") or {name: state["count"] for name in self.sums})  # older: one for all
-        self.bar.update(step)
+        counts = state.get("counts") or {name: state["count"] for name in self.sums}  # older: one for all
+        self.counts = {name: torch.as_tensor(count) for name, count in counts.items()}
+        self.bar.n = step
+        self.bar.refresh()
         if self.folder and (path := self.folder / "metrics.jsonl").is_file():
             kept = [json.dumps(row) + "\n" for row in read_jsonl(path) if row["step"] <= step]
             write_text(path, "".join(kept))
 
     def state(self) -> dict[str, Any]:
         """What `resume` wants."""
-        return {"sums": {name: value.cpu() for name, value in self.sums.items()}, "counts": dict(self.counts)}
+        return {
+            "sums": {name: value.cpu() for name, value in self.sums.items()},
+            "counts": {name: int(count) for name, count in self.counts.items()},
+        }
 
     def add(self, measured: Mapping[str, Tensor]) -> None:
-        """Take in a step's measurements; nothing is read from the device."""
+        """Take in a step's measurements but those that are not finite; nothing is read from the device."""
         for name, value in measured.items():
-            self.sums[name] = self.sums[name].to(value.device) + value if name in self.sums else value.clone()
-            self.counts[name] = self.counts.get(name, 0) + 1
+            finite = torch.isfinite(value)
+            known = torch.where(finite, value, 0)
+            self.sums[name] = self.sums[name].to(value.device) + known if name in self.sums else known
+            self.counts[name] = self.counts[name].to(value.device) + finite if name in self.counts else finite.long()
         self.bar.update(1)
 
-    def is_finite(self) -> bool:
-        """Whether all that was measured since the last row is finite. Waits for the device."""
-        return all(bool(torch.isfinite(value).all()) for value in self.sums.values())
-
     def flush(self, step: int, images: int, **more: float) -> None:
-        """Write the means since the last row. Raises UserError if one is not finite."""
+        """Write the means since the last row, without what was never finite."""
         names = sorted(self.sums)
         device = max((value.device for value in self.sums.values()), key=lambda device: device.type != "cpu")
-        means = torch.stack([self.sums[name].float().to(device) / self.counts[name] for name in names])
-        distributed.average([means])
-        row = dict(zip(names, means.tolist(), strict=True))
+        sums = torch.stack([self.sums[name].float().to(device) for name in names])
+        counts = torch.stack([self.counts[name].float().to(device) for name in names])
+        distributed.average([sums, counts])
+        means = (sums / counts).tolist()
+        row = {name: mean for name, mean in zip(names, means, strict=True) if math.isfinite(mean)}
         self.sums, self.counts = {}, {}
         now = time.monotonic()
         speed = (images - self.since[1]) / max(1e-9, now - self.since[0]) if self.since[1] else None
         self.since = (now, images)
         self.write({"step": step, "images": images, **more, **row} | ({"images_per_second": speed} if speed else {}))
         self._show(step, row, speed)
-        wrong = [name for name, value in row.items() if not math.isfinite(value)]
-        if wrong:
-            raise UserError(
-                f"step {step}: {', '.join(wrong)} is not finite; nothing was saved since. Lower the learning rate "
-                f"(optimizers.*.lr) or set train.grad_clip, and resume with train.checkpoint_path=latest"
-            )
 
     def pause(self) -> None:
         """Leave the time until the next row out of the speed."""

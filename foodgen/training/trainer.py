@@ -14,6 +14,7 @@ from foodgen.core.networks import NormalizedWeights
 from foodgen.core.randomness import seed_step
 from foodgen.core.types import Batch, Objective, Phase
 from foodgen.training.ema import Average
+from foodgen.training.non_finite import NonFiniteError
 from foodgen.training.optimizers import Optimizer
 
 
@@ -41,6 +42,7 @@ class Trainer:
     seed               of each step's randomness
     grad_accumulation  pieces that a batch is computed in
     grad_clip          largest gradient norm
+    max_skipped        steps in a row that may be skipped because a loss or gradient is not finite
     """
 
     def __init__(
@@ -55,15 +57,24 @@ class Trainer:
         seed: int = 0,
         grad_accumulation: int = 1,
         grad_clip: float | None = None,
+        max_skipped: int = 20,
     ) -> None:
         self.objective, self.batches, self.encode = objective, batches, encode
         self.optimizers, self.schedule, self.ema, self.autocast = optimizers, schedule, ema, autocast
         self.seed, self.grad_accumulation, self.grad_clip = seed, grad_accumulation, grad_clip
+        self.max_skipped, self.lr_factor = max_skipped, 1.0
         self.losses = {name: LossModule(getattr(objective, name)) for name in optimizers}
         self.weights = {
             name: [weight for weight in module.parameters() if weight.requires_grad]
             for name, module in self.losses.items()
         }
+        self.buffers = [
+            (module, name)
+            for module in objective.modules()
+            if module.training  # those of frozen networks stay as they are
+            for name, buffer in module.named_buffers(recurse=False)
+            if buffer.is_floating_point()
+        ]
         distributed.copy_from_main(objective)
         self.ddp: dict[str, DistributedDataParallel] = {}
         if distributed.world_size() > 1:
@@ -71,18 +82,38 @@ class Trainer:
         self.global_step = 0
 
     def train(self, until: int, after: Callable[[dict[str, Tensor]], bool]) -> None:
-        """Take steps `global_step` + 1, ..., `until`; stop when `after`, called with a step's log, returns True."""
+        """Take steps `global_step` + 1, ..., `until`; stop when `after`, called with a step's log, returns True.
+
+        Raises UserError if the device's memory is full, NonFiniteError if more than `max_skipped` steps in a row were
+        skipped.
+        """
         with closing(self.batches(self.global_step)) as batches:  # ends the processes that read ahead
             while self.global_step < until:
+                images, labels = next(batches)
                 try:
-                    logged = self.step(self.global_step + 1, *next(batches))
+                    logged = self.step(self.global_step + 1, images, labels)
                 except torch.OutOfMemoryError as error:
                     hint = "lower data.train_batch_size, or raise train.grad_accumulation"
                     message = f"step {self.global_step + 1}: the device's memory is full; {hint} ({error})"
                     raise UserError(message) from None
                 self.global_step += 1
+                if self._is_stuck():
+                    raise NonFiniteError(self.global_step, self.seed, images, labels)
                 if after(logged):
                     return
+
+    def skipped_in_a_row(self) -> int:
+        """Steps that were skipped since the last that was taken, of the network with the most. Waits for the device."""
+        return max(int(optimizer.scaler.in_a_row) for optimizer in self.optimizers.values())
+
+    def is_finite(self) -> bool:
+        """Whether all trained weights are. Waits for the device."""
+        return all(bool(torch.isfinite(weight).all()) for weights in self.weights.values() for weight in weights)
+
+    def _is_stuck(self) -> bool:
+        """Whether too many steps were skipped; on a GPU it is looked at now and then, since this waits for it."""
+        waits = any(weight.is_cuda for weights in self.weights.values() for weight in weights[:1])
+        return not (waits and self.global_step % self.max_skipped) and self.skipped_in_a_row() > self.max_skipped
 
     def step(self, step: int, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """One training step on uint8 images, (batch, 3, size, size), and labels, (batch,)."""
@@ -90,7 +121,7 @@ class Trainer:
         batch = Batch(self.encode(images), labels)
         logged: dict[str, Tensor] = {}
         for phase in self.objective.phases(step):
-            logged |= self.optimize(phase, batch, self.schedule(step))
+            logged |= self.optimize(phase, batch, self.schedule(step) * self.lr_factor)
         self.ema.update(step)
         return logged
 
@@ -103,6 +134,7 @@ class Trainer:
         for layer in module.modules():
             if isinstance(layer, NormalizedWeights):
                 layer.normalize_weights()
+        before = [getattr(owner, name).clone() for owner, name in self.buffers]
         # accumulate gradients, which DDP averages over the processes in the last piece's backward pass
         pieces = batch.split(self.grad_accumulation)
         logged: dict[str, Tensor] = {}
@@ -116,9 +148,12 @@ class Trainer:
                 logged[name] = logged.get(name, 0) + value.detach() / len(pieces)
         if phase.double_backward:
             distributed.average_gradients(module)
-        # update
+        # update, unless the loss or a gradient is not finite: then all is as before, batch norm's statistics too
         optimizer.scaler.unscale(optimizer.parts)
-        norm = nn.utils.clip_grad_norm_(self.weights[phase.network], self.grad_clip or float("inf"))
-        if optimizer.step(lr_scale):
-            logged["gradient_norm"] = norm.detach()
+        norm = nn.utils.clip_grad_norm_(self.weights[phase.network], self.grad_clip or float("inf")).detach()
+        updated = optimizer.step(lr_scale, torch.isfinite(norm))
+        for (owner, name), earlier in zip(self.buffers, before, strict=True):
+            buffer = getattr(owner, name)
+            buffer.copy_(torch.where(updated, buffer, earlier))
+        logged["gradient_norm"] = norm
         return {f"{phase.network}/{name}": value for name, value in logged.items()}

@@ -52,9 +52,9 @@ def test_only_the_player_whose_turn_it_is_receives_gradients():
     seen = []
     step = played.optimizers["model"].step
 
-    def watch(factor):
+    def watch(factor, finite):
         seen.append(played.objective.critic.weight.grad)
-        return step(factor)
+        return step(factor, finite)
 
     played.optimizers["model"].step = watch
     before = played.objective.model.weight.clone()
@@ -85,7 +85,7 @@ def test_clipping_bounds_the_gradient():
     played = trainer(clip=0.01)
     norms = []
     weight = played.objective.model.weight
-    played.optimizers["model"].step = lambda factor: norms.append(weight.grad.norm().item()) or True
+    played.optimizers["model"].step = lambda factor, finite: norms.append(weight.grad.norm().item()) or finite
     measured = played.step(1, *next(batches(0)))
     assert norms[0] == pytest.approx(0.01, rel=1e-3)
     assert measured["model/gradient_norm"] > 1  # what is logged is the norm before clipping
@@ -168,8 +168,8 @@ def test_muon_takes_the_matrices_and_adamw_the_rest():
 def test_the_factor_scales_every_base_rate():
     network = nn.Linear(2, 2)
     mover = optimizers["muon"](network, lr=0.5, adamw_lr=0.25)
-    mover.step(0.5)
+    mover.step(0.5, torch.tensor(True))
     assert [group["lr"] for part in mover.parts for group in part.param_groups] == [0.25, 0.125]
     mover.load_state_dict(mover.state_dict())
-    mover.step(1.0)
+    mover.step(1.0, torch.tensor(True))
     assert [group["lr"] for part in mover.parts for group in part.param_groups] == [0.5, 0.25]

@@ -23,7 +23,7 @@ def moved(scaler, poison=False):
     if poison:
         layer.weight.grad.fill_(float("inf"))
         scaler.scaler._per_optimizer_states.clear()  # as if found before unscaling
-    taken = optimizer.step(1.0)
+    taken = optimizer.step(1.0, torch.tensor(True))
     return taken, layer.weight.item(), gradient
 
 

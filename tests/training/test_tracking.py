@@ -16,7 +16,7 @@ from wandb.proto import wandb_internal_pb2
 
 import inference
 import train
-from foodgen.core.errors import ConfigError, UserError
+from foodgen.core.errors import ConfigError
 from foodgen.core.files import read_jsonl
 from foodgen.core.registry import build
 from foodgen.core.types import TrackerBackend
@@ -110,12 +110,14 @@ def test_a_torn_line_is_left_out_and_later_rows_are_cut(tmp_path):
     assert path.read_text() == '{"step": 2, "a": 1}\n{"step": 4}\n'
 
 
-def test_infinity_ends_the_training_with_a_hint(tmp_path):
+def test_what_is_not_finite_is_left_out_of_means(tmp_path):
     tracker = Tracker(tmp_path, 10)
-    measure(tracker, 1, float("inf"))
-    assert not tracker.is_finite()
-    with pytest.raises(UserError, match=r"step 2: model/loss is not finite.*latest"):
-        tracker.flush(2, 20)
+    measure(tracker, 1, float("inf"), 5, float("nan"))
+    tracker.add({"model/other": torch.tensor(float("nan"))})
+    tracker.flush(4, 40)
+    row = read_jsonl(tmp_path / "metrics.jsonl")[0]
+    assert row["model/loss"] == 3.0
+    assert "model/other" not in row
 
 
 def test_a_full_disk_is_said_once(tmp_path, caplog):
