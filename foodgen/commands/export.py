@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from foodgen.builders.diffusers import export_diffusers
 from foodgen.builders.onnx import export_onnx
 from foodgen.builders.pipeline import Pipeline
 from foodgen.builders.sharing import share
@@ -14,6 +15,8 @@ from foodgen.core.settings import ExportConfig
 from foodgen.training.checkpoint import is_resumable
 from foodgen.training.run_folder import find_checkpoint, run_folder
 
+FORMATS = {"onnx": export_onnx, "diffusers": export_diffusers}
+
 
 def main(arguments: Sequence[str]) -> None:
     """Export, name the files, and upload them if asked for."""
@@ -24,10 +27,9 @@ def main(arguments: Sequence[str]) -> None:
     if target is not None and settings.export.format != "safetensors":
         raise ConfigError(f"export.target: what is shared is safetensors, not export.format={settings.export.format}")
     folder, files = find_checkpoint(settings), list[Path]()
-    if settings.export.format == "onnx":
-        files = export_onnx(
-            Pipeline(settings, folder), Path(settings.export.output_dir or run_folder(settings) / "onnx")
-        )
+    if write := FORMATS.get(settings.export.format):
+        output = settings.export.output_dir or run_folder(settings) / settings.export.format
+        files = write(Pipeline(settings, folder), Path(output))
     elif target is None or is_resumable(folder):  # else it is an export already
         files = export(settings)
         folder = files[0].parent

@@ -223,8 +223,9 @@ class Export:
     """largest size of a file"""
     output_dir: str | None = None
     """<run>/export, or <run>/export-LENGTH, if not given"""
-    format: Literal["safetensors", "onnx"] = "safetensors"
-    """onnx writes <run>/onnx instead, compared with torch: model.onnx, and decoder.onnx where there is one"""
+    format: Literal["safetensors", "onnx", "diffusers"] = "safetensors"
+    """onnx writes <run>/onnx: model.onnx, and decoder.onnx where there is one; diffusers, for a U-Net of DDPM,
+    <run>/diffusers: unet/ and scheduler/; both are compared with the model first"""
     target: str | None = None
     """hub:OWNER/NAME uploads the export to the Hugging Face hub"""
     partners: bool = False

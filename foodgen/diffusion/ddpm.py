@@ -33,7 +33,7 @@ class DDPM(GaussianProcess):
         super().__init__()
         check_steps(num_timesteps)
         self.num_timesteps: int = num_timesteps
-        self.prediction = prediction
+        self.schedule, self.prediction = schedule, prediction
         alphas_cumprod = torch.cat([torch.ones(1).double(), (1 - _betas(schedule, num_timesteps)).cumprod(0)])
         self.register_buffer("alphas", alphas_cumprod.sqrt().float(), persistent=False)
         self.register_buffer("sigmas", (1 - alphas_cumprod).sqrt().float(), persistent=False)
