@@ -11,7 +11,7 @@ COMMIT = "a" * 40
 
 
 class Hub(ThreadingHTTPServer):
-    """Keeps what is uploaded in `files`: (repository, path) to bytes."""
+    """Keeps what is uploaded in `files`: (repository, path) to bytes. Data sets are named datasets/OWNER/NAME there."""
 
     def __init__(self):
         self.files, self.asked = {}, []
@@ -48,6 +48,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self.server.asked.append(f"{self.command} {self.path}")
         path = self.path.split("?")[0]
+        if path.startswith("/api/datasets/"):
+            path = path.replace("/api/datasets/", "/api/models/datasets/")
         if found := re.fullmatch(r"/api/models/(.+?)/(revision|tree)/[^/]+", path):
             own = {name: content for (repository, name), content in self.server.files.items() if repository == found[1]}
             if not own:

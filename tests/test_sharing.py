@@ -11,6 +11,7 @@ import foodgen
 from foodgen.core.errors import CheckpointError
 from foodgen.core.locations import BUNDLED, locate
 from tests.conftest import ROOT
+from tests.data.test_checking import parquet_file
 from tests.hub import Hub
 
 
@@ -88,3 +89,22 @@ def test_bundled_models_are_found_from_anywhere(tmp_path, monkeypatch):
         foodgen.load("nothing")
     (tmp_path / "checkpoints" / "gan").mkdir(parents=True)
     assert not locate("checkpoints/gan").is_absolute()  # the user's own comes first
+
+
+@pytest.mark.long
+def test_a_data_set_of_the_hub_is_prepared(hub, tmp_path):
+    parquet_file(tmp_path / "train-00000-of-00001.parquet", [0, 1] * 5, ["cake", "soup"])
+    hub.files["datasets/me/dishes", "data/train-00000-of-00001.parquet"] = (
+        tmp_path / "train-00000-of-00001.parquet"
+    ).read_bytes()
+    hub.files["datasets/me/dishes", "README.md"] = b"not asked for"
+    options = ["exp.config_path=configs/prepare.yaml", "image_size=16", "smallest=8"]
+    options += ["val_per_class=1", "test_per_class=1"]
+    made = call("prepare_data.py", *options, "source=hub:me/dishes", f"target={tmp_path / 'dishes'}")
+    assert made.returncode == 0, made.stderr
+    assert sorted(path.name for path in (tmp_path / "dishes" / "train").iterdir()) == ["cake", "soup"]
+    assert len(list((tmp_path / "dishes").rglob("*.jpg"))) + len(list((tmp_path / "dishes").rglob("*.png"))) == 10
+    assert not any("README" in line for line in hub.asked)
+    missing = call("prepare_data.py", *options, "source=hub:me/nothing", f"target={tmp_path / 'other'}")
+    assert missing.returncode == 2 and "source: hub:me/nothing cannot be downloaded" in missing.stderr
+    assert not (tmp_path / "other").exists()
