@@ -32,7 +32,7 @@ def test_the_command_lines_as_the_task_prints_them(tiny, tmp_path, script):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["speed", "denoising_error", "as_jpeg"])
+@pytest.mark.parametrize("name", ["speed", "denoising_error", "as_jpeg", "soak"])
 def test_benchmarks_take_a_configuration_as_well(name, script, tmp_path):
     missing = script("-m", f"benchmarks.{name}")
     assert (missing.returncode, missing.stderr) == (2, "error: exp.config_path=FILE is missing\n")
