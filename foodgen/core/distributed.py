@@ -14,7 +14,11 @@ def start(device: torch.device) -> None:
     """Join the process group that torchrun's environment describes, if there is one."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=datetime.timedelta(hours=2))
+        timeout = datetime.timedelta(hours=2)
+        store, rank, size = next(dist.rendezvous("env://", timeout=timeout))
+        # torchrun keeps the store when it restarts processes: without a prefix they may find the dead ones' addresses
+        store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
 
 
 def stop() -> None:
