@@ -1,10 +1,12 @@
 """Train a model."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from foodgen.builders import dry_run
 from foodgen.builders.training import make_session
 from foodgen.core import config
+from foodgen.core.errors import UserError
 from foodgen.core.settings import Config
 from foodgen.training import run_folder
 
@@ -15,5 +17,13 @@ def main(arguments: Sequence[str]) -> int:
     if settings.exp.dry_run:
         print(dry_run.describe(settings))
         return 0
-    with run_folder.locked(settings):
-        return make_session(settings).run()
+    folder = run_folder.run_folder(settings)
+    created = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        with run_folder.locked(settings):
+            return make_session(settings).run()
+    except UserError:  # what was refused leaves no folder: those that were made are empty, unless a training began
+        for one in created:
+            with suppress(OSError):
+                one.rmdir()
+        raise
