@@ -151,7 +151,7 @@ def mistakes_in(key: str, node: Any, path: str) -> Iterator[str]:
     import_parts()
     registry = REGISTRY_OF_KEY[key]
     if not isinstance(node, Mapping):
-        yield f"{path}: a part is expected, such as {{name: ...}} (got {shown(node)})"
+        yield f"{path}: a part is expected, or null to leave it out (got {shown(node)})"
         return
     name = node.get("name")
     if name is None:
