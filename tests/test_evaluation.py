@@ -292,7 +292,7 @@ def test_a_classifier_is_measured_without_drawing(trained, tmp_path):
     [
         (["inference.sweep={objective.class_dropout: [0.1]}"], "objective.class_dropout: inference takes it from"),
         (["inference.sweep={inference.metrics: [[fid], [kid]]}"], r"inference\.metrics cannot be swept"),
-        (["inference.metrics=[fdi]"], r"metrics: no metric is named 'fdi'; did you mean 'fid'"),
+        (["inference.metrics=[fdi]"], r"inference\.metrics\.0: no metric is named 'fdi'; did you mean 'fid'"),
         (["data.input_train_dir=nowhere", "inference.metrics=[pixels/memorisation]"], "needs the training images"),
         (["inference.metrics=[fid_infinity]"], r"fid_infinity: a line cannot be drawn through parts of 32 images"),
     ],

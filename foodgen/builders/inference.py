@@ -13,6 +13,7 @@ from torch import Tensor
 
 from foodgen.builders.pipeline import Pipeline
 from foodgen.builders.scoring import (
+    check_names,
     check_sampler,
     find_reference,
     find_training,
@@ -111,6 +112,7 @@ def _of_folder(config: Config, device: torch.device) -> Inference:
         images = build("dataset", {"name": "folder"}, folder=folder, image_size=config.data.image_size)
     except DataError as error:
         raise DataError(f"inference.images: {error}") from None
+    check_names(config.inference.classes, images.classes)
     specs = metric_specs(config.inference.metrics)
     reference = find_reference(config, images.classes)
     training = find_training(config, images.classes)
@@ -221,27 +223,34 @@ def make_sweep(config: Config) -> Sweep:
         raise ConfigError("inference.sweep needs a checkpoint to sample from and inference.metrics to compare by")
     scorers: dict[str, Scorer | None] = {}
 
-    def make(point: Mapping[str, Any]) -> Inference:
+    def settings_of(point: Mapping[str, Any]) -> Config:
         for key in point:
             if key.split(".")[0] in FROM_THE_CHECKPOINT:
                 raise ConfigError(f"inference.sweep: {key}: inference takes it from the checkpoint")
-            if key.startswith("inference.") and key.split(".")[1] not in SWEPT:
+            if key == "inference" or (key.startswith("inference.") and key.split(".")[1] not in SWEPT):
                 raise ConfigError(f"inference.sweep: {key} cannot be swept; {suggestion('', SWEPT)} of inference can")
-        chosen = check(merge(plain, nested(point)), Config)
+        try:
+            chosen = check(merge(plain, nested(point)), Config)
+        except ConfigError as error:
+            lines = str(error).removeprefix("inference.sweep: ").splitlines()
+            raise ConfigError("\n".join(f"inference.sweep: {line}" for line in lines)) from None
         folder = Path(chosen.data.input_val_dir).resolve()
         if folder.name == "test":
             raise ConfigError(
                 f"inference.sweep: settings are not chosen on test images; give data.input_val_dir="
                 f"{folder.with_name('val')} instead of {chosen.data.input_val_dir}"
             )
-        return make_inference(chosen, scorers)
+        return chosen
 
     plain = merge(to_tree(config), {"inference": {"sweep": []}})
     first = metric_specs(config.inference.metrics)[0]
+    points = points_of(config.inference.sweep)
+    for point in points:  # all mistakes are told before the first checkpoint is read
+        settings_of(point)
     return Sweep(
         folder=Path(config.inference.output_dir or run_folder(config)),
-        points=points_of(config.inference.sweep),
-        make=make,
+        points=points,
+        make=lambda point: make_inference(settings_of(point), scorers),
         plot=partial(plot_sweep, names=config.inference.metrics),
         first=(first.name, first.lower_is_better),
     )

@@ -134,6 +134,13 @@ def _feature_networks(node: Any) -> Iterator[str]:
         yield from _feature_networks(part)
 
 
+def check_names(asked: Sequence[str] | None, classes: Sequence[str]) -> None:
+    """Raise ConfigError for a class of `inference.classes` that there is not."""
+    for name in asked or []:
+        if name not in classes:
+            raise ConfigError(f"inference.classes: no class is named '{name}'; {suggestion(name, classes)}")
+
+
 def find_training(config: Config, classes: Sequence[str]) -> Images | None:
     """The training images; None if there are none, or if they are what is compared with. Raises UserError."""
     folder = folder_of(config, "input_train_dir")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from foodgen.builders.models import Model, check_classes, find_images, make_model
-from foodgen.builders.scoring import check_sampler, find_reference, make_scorer, metric_specs
+from foodgen.builders.scoring import check_names, check_sampler, find_reference, make_scorer, metric_specs
 from foodgen.builders.tracking import check_trackers, make_backends
 from foodgen.core import distributed
 from foodgen.core.config import to_yaml
@@ -56,6 +56,7 @@ def make_session(config: Config) -> Session:
     resumed = checkpoint_to_resume(config)
     # data, model and scores
     images = find_images(config, "input_train_dir")
+    check_names(config.inference.classes, images.classes)
     model = make_model(config, images.classes, device)
     specs = metric_specs(config.train.val_metrics)
     if config.train.val_count == 0:

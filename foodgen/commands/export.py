@@ -1,5 +1,6 @@
 """Write a checkpoint's averaged weights alone; share them."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def main(arguments: Sequence[str]) -> None:
     """Export, name the files, and upload them if asked for."""
     settings = config.load(arguments, ExportConfig)
     target = settings.export.target
-    if target is not None and not target.startswith(HUB):
+    if target is not None and not re.fullmatch(rf"{HUB}[\w.-]+/[\w.-]+", target):
         raise ConfigError(f"export.target: {target} is not {HUB}OWNER/NAME")
     if target is not None and settings.export.format != "safetensors":
         raise ConfigError(f"export.target: what is shared is safetensors, not export.format={settings.export.format}")

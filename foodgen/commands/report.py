@@ -38,12 +38,20 @@ def main(arguments: Sequence[str]) -> None:
         kind: {name: build(kind, node, f"{kind}.{name}", **given) for name, node in getattr(settings, kind).items()}
         for kind, given in (("gather", {"measure": measure}), ("figures", {}), ("tables", {}))
     }
-    folder, data = Path(settings.target), Path(settings.target) / "data"
+    folder = Path(settings.target)
     everything = list(made["gather"]) if settings.refresh else []
     asked = settings.refresh if isinstance(settings.refresh, list) else everything
     for name in asked:
         if name not in made["gather"]:
             raise ConfigError(f"refresh: no data file is named '{name}'; {suggestion(name, made['gather'])}")
+    if made["tables"] and not (folder / "README.md").is_file():
+        raise DataError(f"target: {folder / 'README.md'} is missing; it holds the places of the tables")
+    _write(folder, made, asked)
+
+
+def _write(folder: Path, made: Mapping[str, Mapping[str, Any]], asked: Sequence[str]) -> None:
+    """Data files that are missing or asked for, all figures and all tables."""
+    data = folder / "data"
     data.mkdir(parents=True, exist_ok=True)
     for name, gather in made["gather"].items():
         if name in asked or not (data / name).exists():

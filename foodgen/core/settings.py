@@ -2,40 +2,50 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
+
+from foodgen.core.bounds import (
+    Above,
+    BatchSize,
+    Classes,
+    Device,
+    Few,
+    Host,
+    ImageCount,
+    Length,
+    Metrics,
+    Name,
+    Number,
+    Pixels,
+    Place,
+    Positive,
+    Seed,
+    Word,
+    are_different,
+)
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
-def _not_a_boolean(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("a number is expected, not true or false")
-    return value
-
-
-Count = Annotated[int, BeforeValidator(_not_a_boolean), Field(ge=0)]
-Positive = Annotated[int, BeforeValidator(_not_a_boolean), Field(ge=1)]
-Above = Annotated[float, BeforeValidator(_not_a_boolean), Field(gt=0)]
-Text = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
 Part = dict[str, Any]
 
 
 @dataclass(config=STRICT)
 class Exp:
-    config_path: str
+    config_path: Place
     """the configuration file, or the name of a bundled one, such as edm or small/edm"""
-    exp_dir: str = "runs"
+    exp_dir: Place = "runs"
     """the folder that runs lie in"""
-    run: Text | None = None
+    run: Name | None = None
     """the run's name; the configuration file's if not given"""
-    device: str = "auto"
+    device: Device = "auto"
     """auto, cpu, cuda, cuda:1, mps"""
-    seed: Count = 0
+    seed: Seed = 0
     """of weights, order of images and noise"""
     use_wandb: bool = True
     """false leaves the tracker wandb out"""
-    wandb_project: str = "foodgen"
+    wandb_project: Word = "foodgen"
     """W&B's project"""
     dry_run: bool = False
     """print what a training would be and cost, take a few steps, and leave nothing behind"""
@@ -43,19 +53,19 @@ class Exp:
 
 @dataclass(config=STRICT)
 class Data:
-    input_train_dir: str = "data/food101/train"
+    input_train_dir: Place = "data/food101/train"
     """class folders of training images"""
-    input_val_dir: str = "data/food101/val"
+    input_val_dir: Place = "data/food101/val"
     """class folders of images to compare with"""
-    image_size: Positive = 64
+    image_size: Pixels = 64
     """height and width in pixels"""
-    train_batch_size: Positive = 256
+    train_batch_size: BatchSize = 256
     """images of one step, over all processes"""
-    val_batch_size: Positive = 128
+    val_batch_size: BatchSize = 128
     """images sampled or scored at a time, by each process"""
-    workers: Count = 0
+    workers: Annotated[Number, Field(ge=0, le=1024)] = 0
     """processes that read ahead"""
-    inception_weights: str | None = None
+    inception_weights: Place | None = None
     """a file of pytorch-fid's; found or downloaded if not given"""
     keep_on_device: bool = False
     """the whole training set as uint8 in the device's memory"""
@@ -67,25 +77,25 @@ class Train:
     """of the whole training"""
     max_minutes: Above | None = None
     """stops after so many, with a checkpoint"""
-    checkpoint_path: str | None = None
+    checkpoint_path: Place | None = None
     """what to resume or sample from: a checkpoint, a run, an exported folder, latest or best"""
-    initial_weights: str | dict[str, str | None] | None = None
+    initial_weights: Place | dict[Word, Place | None] | None = None
     """a folder to start anew from, or one by network"""
     log_step: Positive = 100
     """steps between two rows"""
     checkpoint_step: Positive = 2_000
     """steps between two checkpoints"""
-    keep_checkpoints: Annotated[int, Field(ge=2)] = 3
+    keep_checkpoints: Annotated[Number, Field(ge=2, le=1_000_000)] = 3
     """the newest ones, beside the best"""
     val_step: Positive = 10_000
     """steps between two validations"""
-    val_count: Count = 2_020
+    val_count: ImageCount = 2_020
     """images sampled and scored at validation; 0 samples the grid alone"""
-    val_metrics: list[str] = Field(default_factory=lambda: ["fid"])
+    val_metrics: Metrics = Field(default_factory=lambda: ["fid"])
     """names of metrics; the first chooses the best checkpoint"""
-    grid_count: Positive = 64
+    grid_count: Annotated[Few, Field(ge=1)] = 64
     """images of the grid"""
-    grad_accumulation: Positive = 1
+    grad_accumulation: BatchSize = 1
     """pieces that a batch is computed in"""
     grad_clip: Above | None = None
     """largest gradient norm"""
@@ -103,29 +113,29 @@ class Train:
 
 @dataclass(config=STRICT)
 class Inference:
-    count: Positive = 2_020
+    count: Annotated[ImageCount, Field(ge=1)] = 2_020
     """images to sample"""
-    classes: list[Text] | None = None
+    classes: Classes | None = None
     """names; all if not given"""
-    seed: Count = 0
+    seed: Seed = 0
     """of the noise"""
-    seeds: Positive = 1
+    seeds: Annotated[Few, Field(ge=1)] = 1
     """repetitions, with the seeds from `seed` on; the first one's images are kept"""
-    images: str | None = None
+    images: Place | None = None
     """a folder of class folders that is scored instead of sampled images"""
-    ema_length: Annotated[float, Field(ge=0)] | None = None
+    ema_length: Length | None = None
     """of ema.name=power_function; 0 takes the weights unaveraged"""
-    output_dir: str | None = None
+    output_dir: Place | None = None
     """the run's folder if not given"""
     overwrite: bool = False
     """replace images of an earlier inference"""
-    metrics: list[str] = Field(default_factory=lambda: ["fid"])
+    metrics: Metrics = Field(default_factory=lambda: ["fid"])
     """names of metrics, SPACE/METRIC in another feature space"""
     precision: Literal["fp32", "bf16"] = "fp32"
     """of the Inception network: bf16 is quicker for choosing settings, fp32 is for published numbers"""
-    baseline_draws: Count = 2
+    baseline_draws: Few = 2
     """subsets of real training images that are scored as well, the real-data baseline"""
-    sweep: dict[str, list[Any]] | list[dict[str, Any]] = Field(default_factory=dict)
+    sweep: dict[Word, Annotated[list[Any], Field(min_length=1)]] | list[dict[Word, Any]] = Field(default_factory=dict)
     """values by dotted key, or points"""
     visualisations: list[Literal["trajectory", "interpolation"]] = Field(default_factory=list)
     """trajectory, interpolation"""
@@ -159,9 +169,9 @@ class Config:
     """of a sampler"""
     sampler: Part
     """noise to images"""
-    spaces: dict[str, Part | None] = Field(default_factory=dict)
+    spaces: dict[Word, Part | None] = Field(default_factory=dict)
     """feature spaces of metrics, by name"""
-    trackers: dict[str, Part | None] = Field(default_factory=_default_trackers)
+    trackers: dict[Word, Part | None] = Field(default_factory=_default_trackers)
     """where rows, grids and scores go beside metrics.jsonl"""
     objective: Part = Field(default_factory=dict)
     """model and losses; inference takes the checkpoint's"""
@@ -169,15 +179,15 @@ class Config:
 
 @dataclass(config=STRICT)
 class OnlyPath:
-    config_path: str
+    config_path: Place
     """the configuration file, or the name of a bundled one"""
 
 
 @dataclass(config=STRICT)
 class ServeExp(OnlyPath):
-    exp_dir: str = "runs"
+    exp_dir: Place = "runs"
     """the folder of the runs that are shown"""
-    device: str = "auto"
+    device: Device = "auto"
     """auto, cpu, cuda, cuda:1, mps"""
 
 
@@ -186,23 +196,23 @@ class Prepare:
     """What prepare_data.py reads."""
 
     exp: OnlyPath
-    source: str
+    source: Place
     """folder, zip, folder of zips, parquet files, hub:NAME of a data set there, or food101"""
-    target: str
+    target: Place
     """folder to write"""
-    image_size: Positive = 64
+    image_size: Pixels = 64
     """pixels a side of the squares"""
-    smallest: Positive = 32
+    smallest: Pixels = 32
     """photos with a shorter side are dropped"""
-    test_per_class: Count = 20
+    test_per_class: ImageCount = 20
     """photos held back for test/ where the source has none"""
-    val_per_class: Count = 20
+    val_per_class: ImageCount = 20
     """training photos set apart for choosing settings"""
-    quality: Annotated[int, Field(ge=1, le=100)] = 95
+    quality: Annotated[Number, Field(ge=1, le=100)] = 95
     """of JPEGs that are made"""
-    seed: Count = 0
+    seed: Seed = 0
     """of the choice of test and held-out photos"""
-    classes: Annotated[list[Text], Field(min_length=1)] | None = None
+    classes: Classes | None = None
     """the only ones to take; all if not given"""
 
 
@@ -211,9 +221,9 @@ class Check:
     """What foodgen check reads."""
 
     exp: OnlyPath
-    data: str
+    data: Place
     """class folders of images, or a folder with train/, val/ and test/ of them"""
-    image_size: Positive | None = None
+    image_size: Pixels | None = None
     """pixels a side that all images must have, as a training needs them"""
 
 
@@ -221,16 +231,16 @@ class Check:
 class Export:
     shard_megabytes: Above = 15.0
     """largest size of a file"""
-    output_dir: str | None = None
+    output_dir: Place | None = None
     """<run>/export, or <run>/export-LENGTH, if not given"""
     format: Literal["safetensors", "onnx", "diffusers"] = "safetensors"
     """onnx writes <run>/onnx: model.onnx, and decoder.onnx where there is one; diffusers, for a U-Net of DDPM,
     <run>/diffusers: unet/ and scheduler/; both are compared with the model first"""
-    target: str | None = None
+    target: Word | None = None
     """hub:OWNER/NAME uploads the export to the Hugging Face hub"""
     partners: bool = False
     """also the networks it was trained against, for train.initial_weights elsewhere"""
-    ema_length: Above | None = None
+    ema_length: Annotated[Length, Field(gt=0)] | None = None
     """of another average than the one sampled with: see ema.name=power_function"""
 
 
@@ -246,15 +256,15 @@ class Serve:
     """What serve.py reads."""
 
     exp: ServeExp
-    models: Annotated[list[str], Field(min_length=1)]
+    models: Annotated[list[Place], Field(min_length=1), AfterValidator(are_different)]
     """runs, checkpoints or exported folders to choose from"""
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     """address to listen at; 0.0.0.0 lets the whole network in"""
-    port: Annotated[int, Field(ge=0, le=65535)] = 7860
+    port: Annotated[Number, Field(ge=0, le=65535)] = 7860
     """0 takes a free one"""
-    most_images: Annotated[int, Field(ge=1, le=64)] = 16
+    most_images: Annotated[Number, Field(ge=1, le=64)] = 16
     """of one request"""
-    most_waiting: Positive = 20
+    most_waiting: Annotated[Few, Field(ge=1)] = 20
     """requests in the queue; more are turned away"""
 
 
@@ -263,13 +273,13 @@ class Report:
     """What report.py reads."""
 
     exp: OnlyPath
-    target: str
+    target: Place
     """the report's folder: README.md, data/, figures/"""
-    gather: dict[str, Part] = Field(default_factory=dict)
+    gather: dict[Place, Part] = Field(default_factory=dict)
     """what is made of runs, by its file's name in data/"""
-    figures: dict[str, Part] = Field(default_factory=dict)
+    figures: dict[Place, Part] = Field(default_factory=dict)
     """by their files' names in figures/"""
-    tables: dict[str, Part] = Field(default_factory=dict)
+    tables: dict[Word, Part] = Field(default_factory=dict)
     """by their marks in README.md"""
     refresh: list[str] | bool = False
     """data files to gather anew; true for all"""

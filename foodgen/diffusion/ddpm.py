@@ -9,6 +9,8 @@ from torch import Tensor
 from foodgen.core.registry import processes
 from foodgen.diffusion.process import GaussianProcess, Preconditioning, check_steps, column
 
+MOST_TIMES = 1_000_000
+
 
 @processes.add_to_registry(name="ddpm")
 class DDPM(GaussianProcess):
@@ -31,7 +33,7 @@ class DDPM(GaussianProcess):
         num_timesteps: int = 1000,
     ) -> None:
         super().__init__()
-        check_steps(num_timesteps)
+        check_steps(num_timesteps, most=MOST_TIMES)
         self.num_timesteps: int = num_timesteps
         self.schedule, self.prediction = schedule, prediction
         alphas_cumprod = torch.cat([torch.ones(1).double(), (1 - _betas(schedule, num_timesteps)).cumprod(0)])

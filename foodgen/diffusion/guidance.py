@@ -15,6 +15,7 @@ from foodgen.diffusion.process import column
 Interval = tuple[float, float | None]
 Correction = tuple[Tensor | float, Tensor | float]  # added to the denoised image and to eps
 EVERYWHERE: Interval = (0.0, None)
+STRONGEST = 1000.0  # of scales, of either sign: far beyond all that still gives images
 
 
 @guidances.add_to_registry(name="none")
@@ -44,6 +45,8 @@ class IntervalGuidance(NoGuidance, ABC):
     def __init__(self, scale: float, interval: Interval = EVERYWHERE) -> None:
         if len(interval) != 2 or not 0 <= interval[0] < (float("inf") if interval[1] is None else interval[1]):
             raise ValueError(f"interval: {list(interval)} is not [lowest, highest] with 0 <= lowest < highest")
+        if not -STRONGEST <= scale <= STRONGEST:
+            raise ValueError(f"scale: {scale:g} is not between {-STRONGEST:g} and {STRONGEST:g}")
         self.scale, self.lowest = scale, interval[0]
         self.highest = float("inf") if interval[1] is None else interval[1]
 

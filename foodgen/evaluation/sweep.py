@@ -100,7 +100,7 @@ class Sweep:
 
 
 def nested(point: Mapping[str, Any]) -> dict[str, Any]:
-    """{"a.b": 1} as {"a": {"b": 1}}. Raises ConfigError for a key that is a part of another."""
+    """{"a.b": 1} as {"a": {"b": 1}}. Raises ConfigError for a key that lies within another."""
     tree: dict[str, Any] = {}
     for key, value in point.items():
         *above, last = key.split(".")
@@ -109,5 +109,7 @@ def nested(point: Mapping[str, Any]) -> dict[str, Any]:
             node = node.setdefault(name, {})
             if not isinstance(node, dict):
                 raise ConfigError(f"inference.sweep: {key} lies within another of its keys")
+        if last in node:
+            raise ConfigError(f"inference.sweep: another of its keys lies within {key}")
         node[last] = value
     return tree

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from foodgen.core.bounds import Positive, Share
 from foodgen.core.registry import models
 from foodgen.layers.attention import SelfAttention
 from foodgen.layers.conditioning import LabelEmbedding, TimeEmbedding
@@ -114,8 +115,8 @@ class ADM(nn.Module):
         blocks: int = 3,
         attention_at: Sequence[int] = (32, 16, 8),
         head_width: int = 64,
-        dropout: float = 0.1,
-        outputs: int | None = None,
+        dropout: Share = 0.1,
+        outputs: Positive | None = None,
     ) -> None:
         super().__init__()
         self.encoder = Encoder(channels, image_size, width, multipliers, blocks, attention_at, head_width, dropout)
@@ -183,7 +184,7 @@ class ADMClassifier(nn.Module):
         blocks: int = 4,
         attention_at: Sequence[int] = (32, 16, 8),
         head_width: int = 64,
-        dropout: float = 0.0,
+        dropout: Share = 0.0,
     ) -> None:
         super().__init__()
         if classes < 2:

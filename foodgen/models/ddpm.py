@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from foodgen.core.bounds import Positive, Share
 from foodgen.core.registry import models
 from foodgen.layers.attention import SelfAttention
 from foodgen.layers.conditioning import LabelEmbedding, TimeEmbedding
@@ -58,10 +59,10 @@ class UNet(nn.Module):
         blocks: int = 2,
         attention_at: Sequence[int] = (16,),
         heads: int = 1,
-        dropout: float = 0.1,
+        dropout: Share = 0.1,
         patch: int = 1,
         adaptive: bool = False,
-        outputs: int | None = None,
+        outputs: Positive | None = None,
     ) -> None:
         super().__init__()
         if width < 2 or width % 2 or blocks < 1 or heads < 1 or min(multipliers, default=0) < 1:

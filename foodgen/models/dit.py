@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from foodgen.core.bounds import Positive
 from foodgen.core.networks import HasFeatures
 from foodgen.core.registry import models
 from foodgen.layers.conditioning import LabelEmbedding, TimeEmbedding
@@ -36,7 +37,7 @@ class DiT(HasFeatures):
         heads: int = 6,
         patch: int = 4,
         shared: bool = False,
-        outputs: int | None = None,
+        outputs: Positive | None = None,
     ) -> None:
         super().__init__()
         if min(width, depth, heads, patch) < 1 or width % heads:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from foodgen.core.bounds import Share
 from foodgen.core.registry import models
 from foodgen.layers.attention import dot_product_attention
 from foodgen.layers.magnitude import MPConv, MPFourier, mp_cat, mp_silu, mp_sum, normalize
@@ -97,7 +98,7 @@ class EDM2(nn.Module):
         blocks: int = 3,
         attention_at: Sequence[int] = (16, 8),
         head_width: int = 64,
-        dropout: float = 0.0,
+        dropout: Share = 0.0,
     ) -> None:
         super().__init__()
         halvings = len(multipliers) - 1

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from foodgen.core.bounds import Positive, Share
 from foodgen.core.networks import HasFeatures
 from foodgen.core.registry import models
 from foodgen.layers.conditioning import LabelEmbedding, TimeEmbedding
@@ -59,8 +60,8 @@ class Hybrid(HasFeatures):
         width: int = 448,
         depth: int = 10,
         heads: int = 7,
-        dropout: float = 0.0,
-        outputs: int | None = None,
+        dropout: Share = 0.0,
+        outputs: Positive | None = None,
     ) -> None:
         super().__init__()
         if not widths or min(*widths, width, heads, depth, blocks) < 1 or depth % 2 or width % heads:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from foodgen.core.bounds import Positive, Share
 from foodgen.core.registry import models
 from foodgen.layers.attention import dot_product_attention
 from foodgen.layers.conditioning import LabelEmbedding, TimeEmbedding
@@ -109,8 +110,8 @@ class LatentUNet(nn.Module):
         attention_at: Sequence[int] = (16, 8, 4),
         heads: int = 8,
         context: int = 512,
-        dropout: float = 0.0,
-        outputs: int | None = None,
+        dropout: Share = 0.0,
+        outputs: Positive | None = None,
     ) -> None:
         super().__init__()
         halvings = len(multipliers) - 1

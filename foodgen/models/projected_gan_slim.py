@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from foodgen.core.bounds import Positive
 from foodgen.core.networks import FeatureMaps, SteerableGenerator
 from foodgen.core.registry import models
 from foodgen.layers.adversarial import StyleBatchNorm, at_least_one, halvings, spectral_norm
@@ -165,9 +166,9 @@ class SlimProjectedDiscriminator(nn.Module):
         channels: int,
         image_size: int,
         classes: int,
-        width: int = 64,
-        pixel_width: int = 48,
-        label_width: int = 64,
+        width: Positive = 64,
+        pixel_width: Positive = 48,
+        label_width: Positive = 64,
         equal: bool = False,
     ) -> None:
         super().__init__()

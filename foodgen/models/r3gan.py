@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from foodgen.core.bounds import Positive
 from foodgen.core.registry import models
 from foodgen.core.types import Generator
 from foodgen.layers.adversarial import halvings
@@ -92,10 +93,10 @@ class R3GAN(Generator):
         image_size: int,
         classes: int,
         widths: Sequence[int] = (768, 768, 768, 768, 384),
-        blocks: int = 2,
+        blocks: Positive = 2,
         group: int = 16,
-        z_dim: int = 64,
-        label_width: int = 64,
+        z_dim: Positive = 64,
+        label_width: Positive = 64,
     ) -> None:
         super().__init__()
         _check(widths, image_size, group)
@@ -132,9 +133,9 @@ class R3GANDiscriminator(nn.Module):
         image_size: int,
         classes: int,
         widths: Sequence[int] = (768, 768, 768, 768, 384),
-        blocks: int = 2,
+        blocks: Positive = 2,
         group: int = 16,
-        label_width: int = 768,
+        label_width: Positive = 768,
     ) -> None:
         super().__init__()
         _check(widths, image_size, group)

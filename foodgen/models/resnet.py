@@ -5,6 +5,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional
 
+from foodgen.core.bounds import Share
 from foodgen.core.networks import FeatureClassifier
 from foodgen.core.registry import models
 
@@ -46,7 +47,7 @@ class ResNet(FeatureClassifier):
         stem_stride: int = 2,
         widths: tuple[int, ...] = (64, 128, 256, 512),
         blocks: int = 2,
-        dropout: float = 0.0,
+        dropout: Share = 0.0,
     ) -> None:
         super().__init__()
         if stem_stride not in (1, 2) or not widths or blocks < 1:

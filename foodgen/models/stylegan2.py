@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from foodgen.core.bounds import Positive
 from foodgen.core.randomness import normal_like, uniform_for
 from foodgen.core.registry import models
 from foodgen.core.types import Generator
@@ -160,7 +161,7 @@ class StyleGAN2Discriminator(nn.Module):
         channel_base: int = 16384,
         channel_max: int = 512,
         residual: bool = True,
-        group: int = 4,
+        group: Positive = 4,
     ) -> None:
         super().__init__()
         smallest, *larger = widths(image_size, channel_base, channel_max)

@@ -74,6 +74,8 @@ class Hybrid(Denoising):
         super().__init__(model, class_dropout)
         if model.process.num_timesteps is None:
             raise ValueError("model.process: the bound is a sum over times, which only the process ddpm has")
+        if vlb_weight < 0:
+            raise ValueError(f"vlb_weight: {vlb_weight} is below 0")
         self.num_timesteps, self.vlb_weight = model.process.num_timesteps, vlb_weight
         self.resampler = LossSecondMomentResampler(self.num_timesteps) if importance_sampling else None
 

@@ -93,6 +93,8 @@ class GradientPenalty(Penalty):
 
     def __init__(self, weight: float = 10.0, interval: int = 1, center: float = 1.0) -> None:
         super().__init__(weight, interval)
+        if center < 0:
+            raise ValueError(f"center: a norm of {center} is below 0")
         self.center = center
 
     def value(self, inputs: PenaltyInputs) -> Tensor:

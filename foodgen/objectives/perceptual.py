@@ -60,6 +60,8 @@ class PixelError(PairedPenalty):
 
     def __init__(self, resolution: int, weight: float = 1.0, interval: int = 1) -> None:
         super().__init__(weight, interval)
+        if resolution < 1:
+            raise ValueError(f"resolution: {resolution} is not at least 1")
         self.resolution = resolution
 
     def distances(self, fake: Tensor, real: Tensor) -> Tensor:

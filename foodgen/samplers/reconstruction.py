@@ -11,6 +11,8 @@ from foodgen.core.randomness import Noise
 from foodgen.core.registry import samplers
 from foodgen.core.types import Sampler
 
+MOST_NOISE = 100.0  # standard deviation, beside which there is nothing of a latent to be seen
+
 
 @samplers.add_to_registry(name="reconstruction")
 class Reconstruction(Sampler):
@@ -21,8 +23,8 @@ class Reconstruction(Sampler):
     """
 
     def __init__(self, examples: Callable[[Tensor, Sequence[int]], Tensor], noise_std: float = 0.0) -> None:
-        if noise_std < 0:
-            raise ValueError(f"noise_std: {noise_std} is not at least 0")
+        if not 0 <= noise_std <= MOST_NOISE:
+            raise ValueError(f"noise_std: {noise_std} is not between 0 and {MOST_NOISE:g}")
         self.examples, self.noise_std = examples, noise_std
 
     def check(self, model: nn.Module) -> None:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from foodgen.core.networks import Denoiser, Guidance, Process
 from foodgen.core.types import Prediction, Sampler
 
+MOST_STEPS = 10_000
+
 
 @dataclass
 class SamplerState:
@@ -42,8 +44,12 @@ class DiffusionSampler(Sampler, ABC):
     def __init__(
         self, guidance: Guidance, steps: int = 50, clip_denoised: float | None = None, sigma_end: float = 0.0
     ) -> None:
-        if steps < 1 or sigma_end < 0:
-            raise ValueError(f"steps: {steps} is at least 1, and sigma_end: {sigma_end} at least 0")
+        if not 1 <= steps <= MOST_STEPS or sigma_end < 0:
+            raise ValueError(
+                f"steps: {steps} is at least 1 and at most {MOST_STEPS}, and sigma_end: {sigma_end} at least 0"
+            )
+        if clip_denoised is not None and clip_denoised <= 0:
+            raise ValueError(f"clip_denoised: {clip_denoised} is not above 0")
         self.guidance, self.steps, self.clip_denoised, self.sigma_end = guidance, steps, clip_denoised, sigma_end
 
     @torch.no_grad()

@@ -34,6 +34,8 @@ class Stochastic(Heun):
         super().__init__(guidance, steps, clip_denoised, sigma_end)
         if s_churn < 0 or s_noise <= 0:
             raise ValueError(f"s_churn: {s_churn} is at least 0, and s_noise: {s_noise} above 0")
+        if not 0 <= s_min < (math.inf if s_max is None else s_max):
+            raise ValueError(f"s_min, s_max: 0 <= {s_min} < {s_max} does not hold")
         self.gamma = min(s_churn / steps, math.sqrt(2) - 1)
         self.s_min, self.s_max, self.s_noise = s_min, float("inf") if s_max is None else s_max, s_noise
 
