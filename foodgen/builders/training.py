@@ -56,7 +56,7 @@ def make_session(config: Config) -> Session:
     resumed = checkpoint_to_resume(config)
     # data, model and scores
     images = find_images(config, "input_train_dir")
-    model = make_model(config, images.classes, device)
+    model = make_model(config, images.classes, device, checkpoint=resumed)
     specs = metric_specs(config.train.val_metrics)
     if config.train.val_count == 0:
         specs = [spec for spec in specs if spec.metric.of_model]

@@ -21,8 +21,9 @@ from foodgen.evaluation.sampling import (
 )
 from foodgen.evaluation.scoring import MetricSpec, Scorer
 from foodgen.training.checkpoint import Checkpoint, Checkpoints, load_weights, read
+from foodgen.training.fitting import not_finite
 from foodgen.training.interrupt import Interrupt, Interrupted
-from foodgen.training.snapshots import Snapshots
+from foodgen.training.snapshots import AT_END, ON_SCHEDULE, Snapshots
 from foodgen.training.tracker import Tracker
 from foodgen.training.trainer import Trainer
 
@@ -99,12 +100,12 @@ class Session:
                 optimizer.load_state_dict(checkpoint.training["optimizers"][name])
                 optimizer.scaler.load_state_dict(checkpoint.training.get("scalers", {}).get(name, {}))
             self.trainer.ema.load_state_dict(checkpoint.training.get("averages", {}))
-        except (KeyError, ValueError) as error:
+            self.best, self.validated, self.minutes_before = meta["best"], meta["validated"], meta["minutes"]
+        except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
             raise CheckpointError(
                 f"{path}: its optimizers or averages are not those of the configuration ({error})"
             ) from None
         self.trainer.global_step = self.saved = meta["step"]
-        self.best, self.validated, self.minutes_before = meta["best"], meta["validated"], meta["minutes"]
         self.tracker.resume(meta["step"], checkpoint.training["tracker"])
         self.checkpoints.protected.add(path.name)
         if distributed.is_main():
@@ -145,20 +146,25 @@ class Session:
                 for name, value in {"learning_rate": optimizer.lr(), **optimizer.scaler.numbers()}.items()
             }
             self.tracker.flush(step, step * self.batch_size, minutes=self._minutes(), **rates)
-        self._keep_averages()
+        self._keep_averages(ON_SCHEDULE)
         stop = bool(distributed.agree(int(self._must_stop())))
+        due = self._validation_is_due() or step % self.settings.checkpoint_step == 0
         if not stop and self._validation_is_due():
             self._validate_and_save()
-        elif stop or step % self.settings.checkpoint_step == 0:
+        elif stop or due:
             self._save(final=stop)
-        return stop or bool(distributed.agree(self.interrupt.signal))
+        # a signal that comes between is left to the next step, unless this one is saved already
+        stop = stop or (due and bool(distributed.agree(self.interrupt.signal)))
+        if stop or step == self.settings.steps:
+            self._keep_averages(AT_END)
+        return stop
 
-    def _keep_averages(self) -> None:
-        """A snapshot of the averages when one is due, and at the end; it may fail."""
+    def _keep_averages(self, kind: str) -> None:
+        """A snapshot of the averages where the schedule has one, or else at the end; it may fail."""
         step, every = self.trainer.global_step, self.trainer.ema.snapshot_step
-        if every and (step % every == 0 or step == self.settings.steps) and distributed.is_main():
+        if every and (step % every == 0) == (kind == ON_SCHEDULE) and distributed.is_main():
             try:
-                self.snapshots.save(step, self.trainer.ema.snapshots())
+                self.snapshots.save(step, self.trainer.ema.snapshots(), kind)
             except CheckpointError as error:
                 log.warning("no snapshot of the averages, training goes on: %s", error)
 
@@ -229,8 +235,12 @@ class Session:
             if not self.tracker.is_finite():
                 log.warning("step %d: a loss is not finite, so nothing is saved", self.trainer.global_step)
                 return
+            checkpoint = self._checkpoint()
+            if wrong := not_finite(checkpoint.weights):
+                log.warning("step %d: %s is not finite, so nothing is saved", self.trainer.global_step, wrong)
+                return
             try:
-                self.checkpoints.save(self._checkpoint(), best)
+                self.checkpoints.save(checkpoint, best)
                 self.failed_saves = 0
             except CheckpointError as error:
                 self.failed_saves += 1
@@ -251,6 +261,8 @@ class Session:
             "run_id": self.run_id,
             "torch": str(torch.__version__),
         }
+        if self.sampling.codec.identity is not None:
+            meta["codec"] = self.sampling.codec.identity
         training = {
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.trainer.optimizers.items()},
             "scalers": {name: optimizer.scaler.state_dict() for name, optimizer in self.trainer.optimizers.items()},
