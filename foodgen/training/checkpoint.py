@@ -93,7 +93,7 @@ class Checkpoints:
 
         Raises CheckpointError if all are damaged, or for one of another version, which is no damage.
         """
-        paths = self.steps()
+        paths, reasons = self.steps(), []
         for path in reversed(paths):
             try:
                 _, names = _open(path)
@@ -103,10 +103,12 @@ class Checkpoints:
                 raise
             except CheckpointError as error:
                 log.warning("passed over a damaged checkpoint: %s", error)
+                reasons.append(error)
                 continue
             return path
         if paths:
-            raise CheckpointError(f"{self.folder}: all {len(paths)} checkpoints are damaged; nothing was started anew")
+            what = f"all {len(paths)} checkpoints are damaged; nothing was started anew"
+            raise CheckpointError(f"{self.folder}: {what} (the newest: {reasons[0]})")
         return None
 
     def _remove_old(self) -> None:
