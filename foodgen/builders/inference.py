@@ -38,7 +38,7 @@ from foodgen.evaluation.sweep import Sweep, nested, points_of
 from foodgen.evaluation.visualisations import VISUALISATIONS
 from foodgen.reporting.grids import save_grid
 from foodgen.reporting.plots import plot_sweep
-from foodgen.training.checkpoint import MANIFEST
+from foodgen.training.manifest import MANIFEST
 from foodgen.training.run_folder import find_checkpoint, run_folder
 
 VISUALISED = 8  # classes of a visualisation

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from foodgen.builders.models import Model, make_model, make_sampling, with_trained_parts
+from foodgen.builders.models import Model, make_model, make_sampling, trained_config, with_trained_parts
 from foodgen.builders.scoring import make_scorer, metric_specs
-from foodgen.core.config import check, defaults, merge, read_file, read_saved
+from foodgen.core.config import check, defaults, merge, read_file
 from foodgen.core.devices import find_device
 from foodgen.core.errors import ConfigError, DataError
 from foodgen.core.randomness import Noise, seed_of
@@ -49,7 +49,8 @@ class Pipeline:
         self.config = with_trained_parts(config, checkpoint)
         self.classes: list[str] = list(meta["classes"])
         self.checkpoint, self.meta = checkpoint, meta
-        self.parts: Model = make_model(self.config, self.classes, find_device(config.exp.device), model_only=True)
+        device = find_device(config.exp.device)
+        self.parts: Model = make_model(self.config, self.classes, device, model_only=True, checkpoint=checkpoint)
         load_weights(self.parts.model, weights_of(checkpoint, config.inference.ema_length), checkpoint)
         self.parts.model.eval()
 
@@ -200,12 +201,16 @@ def load(path: str | Path, device: str = "auto", batch_size: int = 64) -> Pipeli
     """
     checkpoint = checkpoint_in(Path(path))
     read_meta(checkpoint)
-    tree = read_saved(checkpoint / CONFIG)
+    tree = trained_config(checkpoint)
     if (checkpoint / INFERENCE).is_file():
         given = read_file(checkpoint / INFERENCE)
         tree = merge(tree, {key: given[key] for key in ("sampler", "guidance", "codec") if key in given})
     changes = {"exp": {"device": device}, "data": {"val_batch_size": batch_size}}
-    return Pipeline(check(merge(defaults(Config), merge(tree, changes)), Config), checkpoint)
+    try:
+        config = check(merge(defaults(Config), merge(tree, changes)), Config)
+    except ConfigError as error:
+        raise ConfigError(f"{checkpoint / CONFIG}: {'; '.join(str(error).splitlines())}") from None
+    return Pipeline(config, checkpoint)
 
 
 def weights_of(checkpoint: Path, ema_length: float | None) -> dict[str, Tensor]:

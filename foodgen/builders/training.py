@@ -57,7 +57,7 @@ def make_session(config: Config) -> Session:
     # data, model and scores
     images = find_images(config, "input_train_dir")
     check_names(config.inference.classes, images.classes)
-    model = make_model(config, images.classes, device)
+    model = make_model(config, images.classes, device, checkpoint=resumed)
     specs = metric_specs(config.train.val_metrics)
     if config.train.val_count == 0:
         specs = [spec for spec in specs if spec.metric.of_model]

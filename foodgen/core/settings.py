@@ -101,7 +101,7 @@ class Train:
     """largest gradient norm"""
     max_skipped_steps: Positive = 20
     """steps in a row that may be skipped because a loss or gradient is not finite"""
-    rollbacks: Count = 0
+    rollbacks: Few = 0
     """times that the training then goes back to its last checkpoint, with half the learning rate, before it stops"""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto: the fastest that the device trains well in"""

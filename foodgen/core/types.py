@@ -94,12 +94,15 @@ class Codec(Protocol):
     """Pixels, uint8 (batch, 3, height, width), to the model's input, (batch, *shape), and back.
 
     `decoder` is the network behind `decode`, if there is one.
+    `identity` changes with the weights that `encode` depends on, None if there are none: a model goes with the codec
+    that it was trained with.
     `training_set` returns the set that training reads, which may take long; `training_input` turns a batch of it into
     the model's input.
     """
 
     shape: tuple[int, ...]
     decoder: nn.Module | None
+    identity: str | None
 
     def encode(self, images: Tensor) -> Tensor: ...
     def decode(self, encoded: Tensor, labels: Tensor | None = None) -> Tensor: ...

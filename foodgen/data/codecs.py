@@ -17,6 +17,7 @@ class RGB:
     """Pixels themselves, scaled from 0..255 to [-1, 1]."""
 
     decoder = None
+    identity: str | None = None
 
     def __init__(self, image_size: int) -> None:
         self.shape = (3, image_size, image_size)
@@ -49,6 +50,10 @@ class LowResolution:
 
     Raises ConfigError if the upsampler is none, or one of another size.
     """
+
+    identity: str | None = (
+        None  # averages depend on no weights: a better upsampler may take the place of an earlier one
+    )
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from foodgen.core.types import Augment, Images
 from foodgen.data.codecs import RGB
 
 FORMAT = 1
+log = logging.getLogger("foodgen")
 
 
 @codecs.add_to_registry(name="latent")
@@ -32,18 +34,37 @@ class Latent:
     image_size       height and width of the images
     load_pretrained  loads the model of such a folder
 
-    Raises ConfigError if it is no autoencoder.
+    Raises ConfigError if it is no autoencoder, or one of images of another size.
     """
+
+    identity: str | None
 
     def __init__(self, path: str, image_size: int, load_pretrained: Callable[[str], nn.Module]) -> None:
         autoencoder = load_pretrained(path)
         if not isinstance(autoencoder, Autoencoder):
             raise ConfigError(f"codec.path: {path} holds a {type(autoencoder).__name__}, not an autoencoder")
         self._use(autoencoder, image_size)
+        self._try(path, image_size)
 
     def _use(self, autoencoder: Autoencoder, image_size: int) -> None:
         self.decoder, self.pixels = autoencoder, RGB(image_size)
         self.shape: tuple[int, ...] = tuple(autoencoder.noise_shape)
+        self.identity = digest_of(autoencoder)
+
+    def _try(self, path: str, image_size: int) -> None:
+        """Raise ConfigError unless an image of this size becomes a latent of the autoencoder's own shape."""
+        channels, *sides = self.shape
+        device = next(iter(self.decoder.state_dict().values())).device
+        image = torch.zeros(1, 3, image_size, image_size, dtype=torch.uint8, device=device)
+        try:
+            found = [*self.moments(image).shape[1:]]
+        except (RuntimeError, ValueError):
+            found = []
+        if found != [2 * channels, *sides]:
+            raise ConfigError(
+                f"codec.path: {path} makes latents of {sides[-1]} pixels a side of the images that it was trained on; "
+                f"those of data.image_size={image_size} are of another size"
+            )
 
     @torch.no_grad()
     def moments(self, images: Tensor) -> Tensor:
@@ -73,6 +94,15 @@ class Latent:
         return self.sample(batch)
 
 
+def digest_of(network: nn.Module) -> str:
+    """A hash of all weights in half precision: a checkpoint's average and what is exported of it have the same."""
+    whole = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        rounded = tensor.detach().bfloat16().float() if tensor.is_floating_point() else tensor.detach()
+        whole.update(name.encode() + rounded.cpu().contiguous().numpy().tobytes())
+    return whole.hexdigest()[:16]
+
+
 @codecs.add_to_registry(name="diffusers_vae")
 class DiffusersVAE(Latent):
     """Latents of an AutoencoderKL of diffusers, scaled as its configuration says.
@@ -89,9 +119,13 @@ class DiffusersVAE(Latent):
         except ImportError:
             raise ConfigError("codec: diffusers_vae wants the package diffusers: pip install diffusers") from None
         try:
-            model = AutoencoderKL.from_pretrained(path)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"codec.path: {path} cannot be loaded by diffusers ({error})") from None
+            # safetensors alone: other files of weights are pickles, in which code can hide
+            model, found = AutoencoderKL.from_pretrained(path, use_safetensors=True, output_loading_info=True)
+        except Exception as error:  # whatever diffusers raises for what is missing, damaged, or of another model
+            reason = " ".join(str(error).split())[:300]
+            raise ConfigError(f"codec.path: {path} cannot be loaded by diffusers ({reason})") from None
+        if lacking := [*found["missing_keys"], *found["mismatched_keys"]]:
+            raise ConfigError(f"codec.path: {path} is no whole AutoencoderKL; it lacks {lacking[0]}")
         halvings = len(model.config.block_out_channels) - 1
         if image_size % 2**halvings:
             raise ConfigError(f"codec.path: {path} halves images {halvings} times, which {image_size} pixels are not")
@@ -149,7 +183,8 @@ class Moments:
             key.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
         folder = Path(images.listing.folder)
         self.folder = folder.with_name(f"{folder.name}.latents-{key.hexdigest()[:12]}")
-        if distributed.is_main() and not (self.folder / "done.json").exists():
+        self.shape = (len(self), 2 * codec.shape[0], *codec.shape[1:])
+        if distributed.is_main() and not self._is_whole():
             self._make(images, codec, variants, device, batch_size)
         distributed.barrier()
         self.array = np.load(self.folder / "moments.npy", mmap_mode="r")
@@ -165,6 +200,21 @@ class Moments:
         labels = torch.tensor([self.labels[index] for index in indices])
         return torch.from_numpy(self.array[np.asarray(indices)]), labels
 
+    def _is_whole(self) -> bool:
+        """Whether the folder holds all moments, undamaged. Those of earlier versions have no hash."""
+        if not (self.folder / "done.json").is_file():
+            return False
+        path = self.folder / "moments.npy"
+        try:
+            digest = json.loads((self.folder / "done.json").read_text()).get("sha256")
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            whole = array.shape == self.shape and array.dtype == np.float16 and digest in (None, _hash(path))
+        except (OSError, ValueError, AttributeError, EOFError):
+            whole = False
+        if not whole:
+            log.warning("%s: is damaged; the images are encoded anew", self.folder)
+        return whole
+
     def _make(
         self,
         images: Images,
@@ -174,16 +224,15 @@ class Moments:
         batch_size: int,
     ) -> None:
         temporary = self.folder.with_name(f"{self.folder.name}.making")
-        channels, *sides = codec.shape
         try:
             with FileLock(self.folder.with_name(f".{self.folder.name}.lock")):
-                if (self.folder / "done.json").exists():  # another run has made it meanwhile
+                if self._is_whole():  # another run has made it meanwhile
                     return
                 shutil.rmtree(temporary, ignore_errors=True)
                 shutil.rmtree(self.folder, ignore_errors=True)
                 temporary.mkdir()
-                shape = (len(self), 2 * channels, *sides)
-                array = np.lib.format.open_memmap(temporary / "moments.npy", mode="w+", dtype=np.float16, shape=shape)
+                path = temporary / "moments.npy"
+                array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=self.shape)
                 starts = range(0, len(images), batch_size)
                 for start in tqdm(starts, desc=f"encoding {images.listing.folder}", unit="batch", disable=None):
                     chunk = range(start, min(start + batch_size, len(images)))
@@ -192,8 +241,14 @@ class Moments:
                         first = index * len(images) + start
                         array[first : first + len(chunk)] = codec.moments(variant(pixels)).half().cpu().numpy()
                 array.flush()
-                (temporary / "done.json").write_text(json.dumps({"images": len(images), "variants": len(variants)}))
+                about = {"images": len(images), "variants": len(variants), "sha256": _hash(path)}
+                (temporary / "done.json").write_text(json.dumps(about))
                 temporary.replace(self.folder)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise DataError(f"{self.folder}: cannot be written ({error})") from None
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,6 +1,7 @@
 """Features of whole image sets, cached on disk."""
 
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from foodgen.core.files import atomic
 from foodgen.core.types import FeatureSpace, Images
+
+log = logging.getLogger("foodgen")
 
 
 class Subset:
@@ -36,7 +39,7 @@ def features_of(space: FeatureSpace, images: Images | Subset, batch_size: int, c
         whole = hashlib.sha256(space.identity.encode())
         for part in _batches(len(images), batch_size):
             whole.update(images.batch(part)[0].numpy().tobytes())
-        path = cache / f"{whole.hexdigest()[:32]}.npy"
+        path = cache / f"{whole.hexdigest()[:32]}.npz"
         found = _read(path, len(images))
         if found is not None:
             return found
@@ -62,17 +65,22 @@ def _batches(count: int, batch_size: int) -> list[range]:
 
 
 def _read(path: Path, count: int) -> Tensor | None:
-    """Cached features, None if there are none or the file is damaged."""
-    try:
-        features = torch.from_numpy(np.load(path))
-    except (OSError, ValueError, EOFError):
+    """Cached features, None if there are none or the file is damaged, as its checksum shows. Runs no pickled code."""
+    if not path.is_file():
         return None
-    return features if len(features) == count else None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            features = file["features"]
+    except Exception as error:  # whatever zip and numpy raise for damaged files
+        log.warning("%s: cannot be read (%s); the features are computed anew", path, str(error)[:100])
+        return None
+    fits = features.ndim == 2 and len(features) == count and features.dtype == np.float32
+    return torch.from_numpy(features) if fits and bool(np.isfinite(features).all()) else None
 
 
 def _write(path: Path, features: Tensor) -> None:
     try:
         with atomic(path) as temporary:
-            np.save(temporary, features.numpy())
+            np.savez(temporary, features=features.numpy())
     except OSError:
         return

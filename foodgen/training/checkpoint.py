@@ -1,9 +1,9 @@
 """Checkpoints that survive: written aside, verified by hash, renamed whole, old ones removed last."""
 
-import hashlib
 import json
 import logging
-import os
+import pickle
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,9 +21,11 @@ from foodgen.core.aliases import read_weights as present_names
 from foodgen.core.config import read_saved
 from foodgen.core.errors import CheckpointError
 from foodgen.core.files import write_text
+from foodgen.training.fitting import misfit_of
+from foodgen.training.manifest import flush, in_one_line, listed, seal_files, verify
+from foodgen.training.meta import FORMAT, FormatError, read_checked
 
-FORMAT = 1
-MANIFEST, META, CONFIG = "MANIFEST.json", "meta.json", "config.yaml"
+META, CONFIG = "meta.json", "config.yaml"
 WEIGHTS, AVERAGE, TRAINING = "weights.safetensors", "ema.safetensors", "training.pt"
 SHARDS = "model"  # exported weights: model.safetensors, or model-00001-of-00003.safetensors and so on
 PARTNERS = "partners.safetensors"  # exported, if asked for: what the model was trained against
@@ -77,21 +79,36 @@ class Checkpoints:
     def best(self) -> Path | None:
         """The checkpoint with the best validation metric, if there is one."""
         marked = self.folder / "best.txt"
-        path = self.folder / marked.read_text().strip() if marked.is_file() else None
-        return path if path and path.is_dir() else None
+        if not marked.is_file():
+            return None
+        name = marked.read_text(errors="replace").strip()
+        path = self.folder / name
+        if re.fullmatch(r"step-\d+", name) and path.is_dir():
+            return path
+        log.warning("%s names no checkpoint beside it (%.40r); the newest is taken for the best", marked, name)
+        return None
 
     def newest(self) -> Path | None:
-        """The newest undamaged checkpoint, None if there are none at all. Raises CheckpointError if all are damaged."""
-        paths = self.steps()
+        """The newest undamaged checkpoint, None if there are none at all.
+
+        Raises CheckpointError if all are damaged, or for one of another version, which is no damage.
+        """
+        paths, reasons = self.steps(), []
         for path in reversed(paths):
             try:
-                verify(path)
+                _, names = _open(path)
+                for name in {WEIGHTS, AVERAGE} & names:
+                    _tensors(path, name, names)
+            except FormatError:
+                raise
             except CheckpointError as error:
                 log.warning("passed over a damaged checkpoint: %s", error)
+                reasons.append(error)
                 continue
             return path
         if paths:
-            raise CheckpointError(f"{self.folder}: all {len(paths)} checkpoints are damaged; nothing was started anew")
+            what = f"all {len(paths)} checkpoints are damaged; nothing was started anew"
+            raise CheckpointError(f"{self.folder}: {what} (the newest: {reasons[0]})")
         return None
 
     def _remove_old(self) -> None:
@@ -129,7 +146,7 @@ def write(target: Path, checkpoint: Checkpoint) -> None:
         if target.exists():  # of an earlier try at this step, or from before its validation
             target.replace(replaced)
         temporary.replace(target)
-        _flush(target.parent)
+        flush(target.parent)
         shutil.rmtree(replaced, ignore_errors=True)
     except CheckpointError:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -143,26 +160,7 @@ def seal(folder: Path, meta: dict[str, Any], config: str) -> None:
     """Add meta, configuration and, last of all, the manifest of sizes and hashes; flush everything to disk."""
     (folder / META).write_text(json.dumps({"format": FORMAT, **meta}, indent=1))
     (folder / CONFIG).write_text(config)
-    files = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
-    manifest = {path.name: {"size": path.stat().st_size, "sha256": _hash(path)} for path in files}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
-    for path in [*files, folder / MANIFEST, folder]:
-        _flush(path)
-
-
-def verify(folder: Path) -> None:
-    """Raise CheckpointError, naming the file, unless all files are as the manifest says."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        entries = [(str(name), int(entry["size"]), str(entry["sha256"])) for name, entry in manifest.items()]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{folder / MANIFEST}: {error or type(error).__name__}") from None
-    for name, size, digest in entries:
-        path = folder / name
-        if Path(name).name != name or path.is_symlink() or not path.is_file():
-            raise CheckpointError(f"{path}: is missing or not a plain file")
-        if path.stat().st_size != size or _hash(path) != digest:
-            raise CheckpointError(f"{path}: differs from its manifest")
+    seal_files(folder)
 
 
 def is_resumable(folder: Path) -> bool:
@@ -172,36 +170,36 @@ def is_resumable(folder: Path) -> bool:
 
 def read(folder: Path) -> Checkpoint:
     """A verified checkpoint, all on the CPU. Raises CheckpointError; runs no pickled code."""
-    meta = read_meta(folder)
+    meta, names = _open(folder)
     if not is_resumable(folder):
         raise CheckpointError(f"{folder}: holds weights alone; start from it with train.initial_weights")
+    path = listed(folder, TRAINING, names)
     try:
-        training = torch.load(folder / TRAINING, map_location="cpu", weights_only=True)
-        weights, average = present_names(load_file(folder / WEIGHTS)), present_names(load_file(folder / AVERAGE))
-        return Checkpoint(weights, average, training, meta, (folder / CONFIG).read_text())
+        training = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{path}: cannot be read: damaged, or more than tensors, numbers and lists; nothing of it was run"
+        ) from None
     except Exception as error:
-        raise CheckpointError(f"{folder}: {str(error).strip() or type(error).__name__}") from error
+        raise CheckpointError(f"{path}: {in_one_line(error)}") from None
+    if not isinstance(training, dict) or not {"optimizers", "tracker"} <= training.keys():
+        raise CheckpointError(f"{path}: holds no optimizers and averages of what was measured")
+    weights, average = (_tensors(folder, name, names) for name in (WEIGHTS, AVERAGE))
+    return Checkpoint(weights, average, training, meta, (folder / CONFIG).read_text(errors="replace"))
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
     """Step, class names and the like of a verified checkpoint or exported folder. Raises CheckpointError."""
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder}: there is no such checkpoint")
-    verify(folder)
-    meta = json.loads((folder / META).read_text())
-    if meta.get("format") != FORMAT:
-        raise CheckpointError(f"{folder}: is of format {meta.get('format')}, this version reads {FORMAT}")
-    return meta
+    return _open(folder)[0]
 
 
 def read_average(folder: Path) -> dict[str, Tensor]:
     """The averaged model's weights, float32, of a checkpoint or an exported folder. Raises CheckpointError."""
-    read_meta(folder)
-    files = [folder / AVERAGE] if (folder / AVERAGE).is_file() else sorted(folder.glob(f"{SHARDS}*.safetensors"))
-    try:
-        tensors = present_names({name: tensor for path in files for name, tensor in load_file(path).items()})
-    except SafetensorError as error:
-        raise CheckpointError(f"{folder}: {error}") from error
+    _, names = _open(folder)
+    shards = sorted(name for name in names if name.startswith(SHARDS) and name.endswith(".safetensors"))
+    tensors: dict[str, Tensor] = {}
+    for name in [AVERAGE] if AVERAGE in names else shards:
+        tensors |= _tensors(folder, name, names)
     if not tensors:
         raise CheckpointError(f"{folder}: holds no weights")
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
@@ -209,21 +207,39 @@ def read_average(folder: Path) -> dict[str, Tensor]:
 
 def read_weights(folder: Path, part: str) -> dict[str, Tensor]:
     """The unaveraged weights of one part of a checkpoint's objective, such as its model. Raises CheckpointError."""
-    read_meta(folder)
+    _, names = _open(folder)
     if not (folder / WEIGHTS).is_file():
         raise CheckpointError(f"{folder}: holds averaged weights alone")
-    try:
-        tensors = present_names(load_file(folder / WEIGHTS))
-    except SafetensorError as error:
-        raise CheckpointError(f"{folder}: {error}") from error
-    prefix = f"{part}."
+    tensors, prefix = _tensors(folder, WEIGHTS, names), f"{part}."
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def read_partners(folder: Path) -> dict[str, Tensor]:
     """What an exported folder holds of its objective beside the model, such as a discriminator; {} if nothing."""
-    read_meta(folder)
-    return present_names(load_file(folder / PARTNERS)) if (folder / PARTNERS).is_file() else {}
+    _, names = _open(folder)
+    return _tensors(folder, PARTNERS, names) if (folder / PARTNERS).is_file() else {}
+
+
+def _open(folder: Path) -> tuple[dict[str, Any], set[str]]:
+    """Meta, and the names of the verified files, of a checkpoint or exported folder. Raises CheckpointError."""
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: there is no such checkpoint")
+    names = verify(folder)
+    listed(folder, CONFIG, names)
+    return read_checked(listed(folder, META, names)), names
+
+
+def _tensors(folder: Path, name: str, names: set[str]) -> dict[str, Tensor]:
+    """A verified file's weights under their present names. Raises CheckpointError, for one that is NaN too."""
+    path = listed(folder, name, names)
+    try:
+        tensors = present_names(load_file(path))
+    except Exception as error:  # whatever an untrue header leads to
+        raise CheckpointError(f"{path}: {in_one_line(error)}") from None
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and bool(tensor.float().isnan().any()):
+            raise CheckpointError(f"{path}: {key} is not a number (NaN): the training had diverged before")
+    return tensors
 
 
 def partners_in(folder: Path) -> dict[str, Tensor]:
@@ -233,21 +249,20 @@ def partners_in(folder: Path) -> dict[str, Tensor]:
 
 def partners_of(folder: Path) -> dict[str, Tensor]:
     """All that a checkpoint's objective holds beside the model, without networks from packages (`features`)."""
-    weights = read(folder).weights
-    return {
-        name: tensor
-        for name, tensor in weights.items()
-        if not name.startswith("model.") and "features" not in name.split(".")
-    }
+    everything = read(folder).weights.items()
+    return {name: own for name, own in everything if name[:6] != "model." and "features" not in name.split(".")}
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Load weights that must fit exactly. Raises CheckpointError naming the first that does not."""
+    """Load weights that must fit exactly, but for the precision of floating numbers. Raises CheckpointError."""
+    misfit = misfit_of(module.state_dict(), weights)
     try:
-        module.load_state_dict(weights)
+        if misfit is None:
+            module.load_state_dict(weights)
     except RuntimeError as error:
-        reasons = [line.strip() for line in str(error).splitlines()[1:]]
-        raise CheckpointError(f"{path} does not fit the configuration: {reasons[0]}") from None
+        misfit = in_one_line(error)
+    if misfit is not None:
+        raise CheckpointError(f"{path} does not fit the configuration: {misfit}")
 
 
 def export(
@@ -266,8 +281,10 @@ def export(
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise CheckpointError(f"{target}: exists already; choose another export.output_dir")
     meta = read_meta(source)
+    if is_resumable(source) and (misfit := misfit_of(read_weights(source, "model"), average)):
+        raise CheckpointError(f"{source}: its average is not one of its model: {misfit}")
     halved = {name: tensor.bfloat16() if tensor.is_floating_point() else tensor for name, tensor in average.items()}
-    kept: dict[str, Any] = {key: meta[key] for key in ("step", "classes", "images") if key in meta}
+    kept: dict[str, Any] = {key: meta[key] for key in ("step", "classes", "images", "codec") if key in meta}
     temporary = target.parent / f".writing-{target.name}"
     try:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -281,16 +298,3 @@ def export(
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(f"{target}: could not be written ({error})") from error
     return sorted(target.glob("*.safetensors"))
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

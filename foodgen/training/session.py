@@ -12,20 +12,16 @@ from torch import Tensor
 from foodgen.core import distributed
 from foodgen.core.errors import CheckpointError, UserError
 from foodgen.core.settings import Train
-from foodgen.evaluation.sampling import (
-    SamplingLoop,
-    balanced_labels,
-    check_proportions,
-    matching_labels,
-    warn_of_collapse,
-)
+from foodgen.evaluation.sampling import SamplingLoop
 from foodgen.evaluation.scoring import MetricSpec, Scorer
 from foodgen.training.checkpoint import Checkpoint, Checkpoints, load_weights, read
+from foodgen.training.fitting import not_finite
 from foodgen.training.interrupt import Interrupt, Interrupted
 from foodgen.training.non_finite import NonFiniteError
-from foodgen.training.snapshots import Snapshots
+from foodgen.training.snapshots import AT_END, ON_SCHEDULE, Snapshots
 from foodgen.training.tracker import Tracker
 from foodgen.training.trainer import Trainer
+from foodgen.training.validation import Validation
 
 log = logging.getLogger("foodgen")
 MOST_FAILED_SAVES = 3
@@ -68,14 +64,11 @@ class Session:
     ) -> None:
         self.settings, self.batch_size, self.classes = settings, batch_size, classes
         self.folder, self.config, self.run_id, self.seed = folder, config, run_id, seed
-        self.trainer, self.tracker, self.sampling = trainer, tracker, sampling
-        self.scorer, self.save_grid = scorer, save_grid
-        self.first, self.diversity = first, diversity
+        self.trainer, self.tracker = trainer, tracker
+        self.validation = Validation(
+            settings, batch_size, len(classes), folder, seed, tracker, sampling, scorer, first, save_grid, diversity
+        )
         self.snapshots = Snapshots(folder)
-        self.val_labels: list[int] = []
-        if scorer and scorer.groups:
-            self.val_labels = matching_labels(settings.val_count, scorer.reference)
-            check_proportions(self.val_labels, scorer.reference, "train.val_count")
         self.checkpoints = Checkpoints(folder / "checkpoints", settings.keep_checkpoints)
         self.best: float | None = None
         self.validated = self.saved = 0
@@ -95,12 +88,12 @@ class Session:
                 optimizer.load_state_dict(checkpoint.training["optimizers"][name])
                 optimizer.scaler.load_state_dict(checkpoint.training.get("scalers", {}).get(name, {}))
             self.trainer.ema.load_state_dict(checkpoint.training.get("averages", {}))
-        except (KeyError, ValueError) as error:
+            self.best, self.validated, self.minutes_before = meta["best"], meta["validated"], meta["minutes"]
+        except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
             raise CheckpointError(
                 f"{path}: its optimizers or averages are not those of the configuration ({error})"
             ) from None
         self.trainer.global_step = self.saved = meta["step"]
-        self.best, self.validated, self.minutes_before = meta["best"], meta["validated"], meta["minutes"]
         self._set_rollbacks(meta.get("rollbacks", 0))
         self.tracker.resume(meta["step"], checkpoint.training["tracker"])
         self.checkpoints.protected.add(path.name)
@@ -167,20 +160,25 @@ class Session:
                 for name, value in {"learning_rate": optimizer.lr(), **optimizer.scaler.numbers()}.items()
             }
             self.tracker.flush(step, step * self.batch_size, minutes=self._minutes(), **rates)
-        self._keep_averages()
+        self._keep_averages(ON_SCHEDULE)
         stop = bool(distributed.agree(int(self._must_stop())))
+        due = self._validation_is_due() or step % self.settings.checkpoint_step == 0
         if not stop and self._validation_is_due():
             self._validate_and_save()
-        elif stop or step % self.settings.checkpoint_step == 0:
+        elif stop or due:
             self._save(final=stop)
-        return stop or bool(distributed.agree(self.interrupt.signal))
+        # a signal that comes between is left to the next step, unless this one is saved already
+        stop = stop or (due and bool(distributed.agree(self.interrupt.signal)))
+        if stop or step == self.settings.steps:
+            self._keep_averages(AT_END)
+        return stop
 
-    def _keep_averages(self) -> None:
-        """A snapshot of the averages when one is due, and at the end; it may fail."""
+    def _keep_averages(self, kind: str) -> None:
+        """A snapshot of the averages where the schedule has one, or else at the end; it may fail."""
         step, every = self.trainer.global_step, self.trainer.ema.snapshot_step
-        if every and (step % every == 0 or step == self.settings.steps) and distributed.is_main():
+        if every and (step % every == 0) == (kind == ON_SCHEDULE) and distributed.is_main():
             try:
-                self.snapshots.save(step, self.trainer.ema.snapshots())
+                self.snapshots.save(step, self.trainer.ema.snapshots(), kind)
             except CheckpointError as error:
                 log.warning("no snapshot of the averages, training goes on: %s", error)
 
@@ -211,54 +209,27 @@ class Session:
         self.tracker.pause()
 
     def _validate(self) -> bool:
-        """Sample from the averaged model, save a grid, score; whether the first metric is the best so far."""
-        step, model = self.trainer.global_step, self.trainer.ema.model
-        distributed.copy_from_main(model)  # batch norm has seen other images on other processes
-        if self.sampling.generates:
-            grid = balanced_labels(self.settings.grid_count, range(len(self.classes)))
-            images = self.sampling(model, grid, self.seed)
-            if distributed.is_main():
-                self._grid(images, grid, self.folder / "grids" / f"step-{step:08d}.png")
-                warn_of_collapse("pixels", self.diversity(images, grid))
-        if self.scorer is None or self.first is None:
-            return False
-        labels = self.val_labels
-        batches = self.sampling.batches(model, labels, self.seed)
-        scores = self.scorer(batches, labels, model=model, seed=self.seed).numbers
-        scores = distributed.gather(scores)[0]
-        row = {f"val/{name}": value for name, value in scores.items()}
-        about = {"val/count": len(labels), "val/precision": self.scorer.precision} if self.scorer.groups else {}
-        self.tracker.write({"step": step, "images": step * self.batch_size, **about, **row})
-        self.tracker.say(f"step {step}: " + ", ".join(f"{name} {value:.2f}" for name, value in row.items()))
-        value = scores[self.first.name] if self.first.lower_is_better else -scores[self.first.name]
-        better = self.best is None or value < self.best
+        """Whether the first metric is the best so far."""
+        value = self.validation(self.trainer.global_step, self.trainer.ema.model)
+        better = value is not None and (self.best is None or value < self.best)
         self.best = value if better else self.best
         return better
-
-    def _grid(self, images: Tensor, labels: Sequence[int], path: Path) -> None:
-        try:
-            self.save_grid(images, labels, path)
-        except OSError as error:
-            log.warning("%s could not be written (%s); training goes on", path, error)
-            return
-        self.tracker.image(self.trainer.global_step, "grid", path)
 
     def _save(self, best: bool = False, final: bool = False) -> None:
         """Save on the first process. A periodic save may fail, a few times; a final one raises CheckpointError."""
         if self.saved == self.trainer.global_step:
             return
         if distributed.is_main():
-            if not self.trainer.is_finite():
-                message = f"step {self.trainer.global_step}: weights are not finite, so they are not saved"
-                if final:
-                    raise CheckpointError(message)
+            checkpoint = self._checkpoint()
+            wrong = not_finite(checkpoint.weights)
+            message = f"step {self.trainer.global_step}: {wrong or 'the loss or a gradient'} is not finite: not saved"
+            if wrong and final:
+                raise CheckpointError(message)
+            if wrong or (self.trainer.skipped_in_a_row() and not final):
                 log.warning(message)
                 return
-            if self.trainer.skipped_in_a_row() and not final:
-                log.warning("step %d was skipped: no checkpoint to go back to", self.trainer.global_step)
-                return
             try:
-                self.checkpoints.save(self._checkpoint(), best)
+                self.checkpoints.save(checkpoint, best)
                 self.failed_saves = 0
             except CheckpointError as error:
                 self.failed_saves += 1
@@ -280,6 +251,8 @@ class Session:
             "run_id": self.run_id,
             "torch": str(torch.__version__),
         }
+        if self.validation.sampling.codec.identity is not None:
+            meta["codec"] = self.validation.sampling.codec.identity
         training = {
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.trainer.optimizers.items()},
             "scalers": {name: optimizer.scaler.state_dict() for name, optimizer in self.trainer.optimizers.items()},

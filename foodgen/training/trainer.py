@@ -106,10 +106,6 @@ class Trainer:
         """Steps that were skipped since the last that was taken, of the network with the most. Waits for the device."""
         return max(int(optimizer.scaler.in_a_row) for optimizer in self.optimizers.values())
 
-    def is_finite(self) -> bool:
-        """Whether all trained weights are. Waits for the device."""
-        return all(bool(torch.isfinite(weight).all()) for weights in self.weights.values() for weight in weights)
-
     def _is_stuck(self) -> bool:
         """Whether too many steps were skipped; on a GPU it is looked at now and then, since this waits for it."""
         waits = any(weight.is_cuda for weights in self.weights.values() for weight in weights[:1])

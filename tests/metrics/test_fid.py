@@ -103,7 +103,7 @@ def test_folded_features_are_pytorch_fids_and_bf16_moves_the_distance_little(pho
         found = extract(images[0].batch(range(4))[0])
         torch.testing.assert_close(found, expected, atol=1e-3 if precision == "fp32" else 0.2, rtol=0)
         distances[precision] = frechet_distance(*(features_of(extract, each, 8, tmp_path) for each in images))
-    assert len(list(tmp_path.glob("*.npy"))) == 4  # bf16's features are not taken for fp32's
+    assert len(list(tmp_path.glob("*.npz"))) == 4  # bf16's features are not taken for fp32's
     assert distances["bf16"] == pytest.approx(distances["fp32"], rel=0.02)
 
 

@@ -93,7 +93,7 @@ def test_any_length_is_made_afterwards(tmp_path):
     wander(model, [kept, *tracked.values()], 1000, after)
     place = tmp_path / "checkpoints" / "step-00001000"
     weights = {name: tensor.clone() for name, tensor in kept.model.state_dict().items()}
-    write(place, Checkpoint(weights, weights, {}, {"step": 1000}, "{}"))
+    write(place, Checkpoint(weights, weights, {}, {"step": 1000, "classes": []}, "{}"))
     size = model.linear.weight.std()
     for length, direct in tracked.items():
         made = average_of(place, length)
@@ -106,7 +106,7 @@ def test_any_length_is_made_afterwards(tmp_path):
 
 def test_without_snapshots_it_says_so(tmp_path):
     place = tmp_path / "checkpoints" / "step-00000001"
-    write(place, Checkpoint({}, {"a": torch.zeros(1)}, {}, {"step": 1}, "{}"))
+    write(place, Checkpoint({}, {"a": torch.zeros(1)}, {}, {"step": 1, "classes": []}, "{}"))
     with pytest.raises(CheckpointError, match=r"averages: holds no snapshots.*power_function"):
         average_of(place, 0.1)
     with pytest.raises(CheckpointError, match=r"export\.ema_length: 0\.9"):

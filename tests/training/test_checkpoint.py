@@ -145,7 +145,7 @@ from foodgen.training.checkpoint import Checkpoint, Checkpoints
 checkpoints = Checkpoints(Path(sys.argv[1]), keep=2)
 for step in range(1, 10_000):
     weights = {"a": torch.full((300_000,), float(step))}
-    checkpoints.save(Checkpoint(weights, weights, {"step": step}, {"step": step}, ""))
+    checkpoints.save(Checkpoint(weights, weights, {"step": step}, {"step": step, "classes": []}, ""))
     print(step, flush=True)
 """
 
