@@ -21,7 +21,8 @@ def import_parts() -> None:
     """Import every module of foodgen once, so that all parts have registered themselves."""
     package = importlib.import_module("foodgen")
     for module in pkgutil.walk_packages(package.__path__, prefix="foodgen."):
-        importlib.import_module(module.name)
+        if not module.name.startswith("foodgen.web."):  # holds no part, and wants Gradio, which not everybody has
+            importlib.import_module(module.name)
 
 
 def suggestion(wrong: str, right: Iterable[str]) -> str:

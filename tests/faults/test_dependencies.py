@@ -2,9 +2,10 @@
 
 import importlib.util
 import re
+import subprocess
 import sys
 import tomllib
-from importlib.metadata import PackageNotFoundError, distribution, version
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions, version
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,39 @@ def test_what_is_installed_is_what_is_locked():
     for lock in [*TOGETHER, "weights"]:
         for name, pin in active(lock).items():
             assert version(name) == pin, f"{name}: run make setup"
+
+
+WITHOUT = """
+import importlib.abc, sys
+
+away = sys.argv.pop(1).split(",")
+
+class Refuses(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name in away:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Refuses())
+from foodgen.commands import cli
+
+cli.main(["list", "samplers"])  # imports all parts
+cli.entry()
+"""
+
+
+def test_what_everyone_installs_is_enough():
+    """With the packages of the tests and of the page away, all parts load, and the page names what it misses."""
+    kept = {name for lock in ("torch", "run", "weights") for name in active(lock)}
+    others = {name for lock in ("serve", "develop") for name in active(lock)} - kept
+    owners = {module: {canonicalize_name(name) for name in names} for module, names in packages_distributions().items()}
+    away = ",".join(sorted(module for module, names in owners.items() if names <= others))
+    assert "gradio" in away and "onnx" in away and "torch," not in away
+
+    command = [sys.executable, "-c", WITHOUT, away, "serve", "exp.config_path=configs/serve.yaml"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert "  euler: First order" in done.stdout, done.stderr
+    assert done.returncode == 2 and "serve wants the package gradio: pip install -r" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_extras_of_the_package_are_the_same_versions():
