@@ -22,10 +22,12 @@ LONGEST = 120  # characters of a value in a message
 def import_parts() -> None:
     """Import every module of foodgen once, so that all parts have registered themselves.
 
-    A module whose package is not installed, as the page's, which wants gradio, is left out.
+    A module whose package is not installed is left out.
     """
     package = importlib.import_module("foodgen")
     for module in pkgutil.walk_packages(package.__path__, prefix="foodgen."):
+        if module.name.startswith("foodgen.web."):  # holds no part, and Gradio takes long to load
+            continue
         try:
             importlib.import_module(module.name)
         except ModuleNotFoundError as error:
