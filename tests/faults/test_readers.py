@@ -25,6 +25,8 @@ def test_a_reader_killed_from_outside_is_a_clear_error_soon(tmp_path, kill):
     assert len(readers) == 2
     start = time.monotonic()
     os.kill(min(reader.pid for reader in readers), kill)
+    for _ in range(20):  # the training computes: nothing is raised in the middle of it
+        time.sleep(0.02)
     with pytest.raises(DataError, match="a process that reads images ended") as raised:
         for _ in range(1000):
             next(batches)
