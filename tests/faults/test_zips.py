@@ -107,26 +107,30 @@ def test_an_archive_that_unpacks_to_absurdly_much_is_refused_before_work(tmp_pat
 
 
 MEASURE = """
-import resource, sys
+def peak():  # of this program alone: getrusage's begins with the parent's
+    (line,) = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
+    return int(line.split()[1]) / 1024
+import sys
 from pathlib import Path
 from foodgen.core.errors import DataError
 from foodgen.data.zips import photos_in_zip
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 for source in sys.argv[1:]:
     (photo,) = [photo for photo in photos_in_zip(Path(source)) if "bomb" in photo.name]
     try:
         photo.read()
     except DataError as error:
-        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, error)
+        print(peak() - before, error)
 """
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 def test_a_member_that_holds_more_than_it_says_takes_little_memory(tmp_path):
-    """100 MB of zeros that the archive calls a thousand bytes, by three methods."""
+    """50 MB of zeros that the archive calls a thousand bytes, by three methods."""
     sources = []
     for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
         bomb = member("apple/bomb.png", compress_type=method)
-        source = zipped(tmp_path / f"{method}.zip", (bomb, bytes(100 * 2**20)))
+        source = zipped(tmp_path / f"{method}.zip", (bomb, bytes(50 * 2**20)))
         sources.append(str(patched(source, "apple/bomb.png", size=1000)))
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, *sources], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
