@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from foodgen.core.errors import UserError
-from foodgen.web.values import BOUNDS, MOST_SEED, number, told
+from foodgen.web.values import BOUNDS, MOST_SEED, brief, number
 
 TEXT = "foodgen"  # the PNG text chunk with an image's settings
 
@@ -49,10 +49,10 @@ def check(request: Request, models: Mapping[str, Pictures], most: int) -> Pictur
     if not request.dishes:
         raise UserError("dishes: choose at least one")
     if not len(request.dishes) <= number("images", request.count) <= most:
-        raise UserError(f"images: {told(request.count)} is not between {len(request.dishes)}, one a dish, and {most}")
+        raise UserError(f"images: {brief(request.count)} is not between {len(request.dishes)}, one a dish, and {most}")
     unknown = [name for name in request.dishes if name not in model.classes]
     if unknown:
-        raise UserError(f"dishes: this model does not know {told(unknown[0])}")
+        raise UserError(f"dishes: this model does not know {brief(unknown[0])}")
     number("seed", request.seed, 0, MOST_SEED)
     for name, value in request.settings.items():
         low, high = BOUNDS[name]
@@ -64,7 +64,7 @@ def check(request: Request, models: Mapping[str, Pictures], most: int) -> Pictur
 def model_of(name: Any, models: Mapping[str, Pictures]) -> Pictures:
     """The model of this name. Raises UserError if there is none."""
     if not isinstance(name, str) or name not in models:
-        raise UserError(f"model: there is no {told(name, quoted=True)}")
+        raise UserError(f"model: there is no {brief(name, quoted=True)}")
     return models[name]
 
 

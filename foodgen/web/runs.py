@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from foodgen.core.errors import UserError
-from foodgen.web.values import told
+from foodgen.web.values import brief
 
 METRICS, LAST = "metrics.jsonl", 50  # a run's file of rows, and the rows that are shown
 POINTS = 500  # of a curve
@@ -36,7 +36,7 @@ def _by_date(paths: Iterable[Path]) -> list[Path]:
 def rows_of(folder: Path, name: str | None) -> list[dict[str, Any]]:
     """A run's rows so far. Raises UserError if there is no such run."""
     if name is None or name not in names(folder):
-        raise UserError(f"run: there is no {told(name, quoted=True)} in {folder}")
+        raise UserError(f"run: there is no {brief(name, quoted=True)} in {folder}")
     try:
         text = (folder / name / METRICS).read_text(errors="replace")
     except OSError as error:
