@@ -101,10 +101,12 @@ def export_onnx(pipeline: Pipeline, folder: Path) -> list[Path]:
         raise CheckpointError(f"{folder}: exists already; choose another export.output_dir")
     temporary = folder.with_name(f".writing-{folder.name}")  # a file that is refused leaves nothing behind
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     try:
+        temporary.mkdir(parents=True)
         _write_all(runtime, pipeline, temporary)
         temporary.replace(folder)
+    except OSError as error:
+        raise CheckpointError(f"{folder}: could not be written ({error.strerror or error})") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return sorted(folder.iterdir())

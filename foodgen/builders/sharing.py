@@ -1,8 +1,11 @@
 """A model as a folder that others can load, with a card, on the Hugging Face hub."""
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,14 +13,42 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from foodgen.core.config import read_file, read_saved, to_tree
-from foodgen.core.errors import UserError
-from foodgen.core.locations import HUB, locate
+from foodgen.core.errors import CheckpointError, ConfigError, UserError
+from foodgen.core.locations import HUB, KEPT, locate
 from foodgen.core.settings import Config
+from foodgen.data.names import shorter
 from foodgen.training.checkpoint import CONFIG, read_meta
 
 CARD, INFERENCE, GRID, SCORES = "README.md", "inference.yaml", "grid.png", "metrics.json"
 SAMPLED = ("codec", "sampler", "guidance")
 HEAD = {"library_name": "foodgen", "license": "mit", "datasets": ["food101"], "tags": ["image-generation"]}
+
+
+def check_target(target: str) -> str:
+    """The name on the hub of export.target. Raises ConfigError if it is none, before anything is exported."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    name = target.removeprefix(HUB)
+    try:
+        validate_repo_id(name)
+        valid = target.startswith(HUB) and re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None
+    except HFValidationError:
+        valid = False
+    if not valid:
+        raise ConfigError(f"export.target: {shorter(target)} is not {HUB}OWNER/NAME")
+    return name
+
+
+def check_output(folder: Path) -> None:
+    """Raise UserError if `folder` cannot be made, before anything is exported."""
+    if folder.name in ("", ".."):
+        raise ConfigError(f"export.output_dir: {folder} is no name of a new folder")
+    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+        raise CheckpointError(f"{folder}: exists already; choose another export.output_dir")
+    above = next(path for path in folder.absolute().parents if os.path.lexists(path))
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise ConfigError(f"export.output_dir: {folder} cannot be made in {above}")
 
 
 def share(exported: Path, name: str, config: Config, run: Path) -> str:
@@ -46,13 +77,17 @@ def share(exported: Path, name: str, config: Config, run: Path) -> str:
 
 def stage(exported: Path, folder: Path, name: str, config: Config, run: Path) -> None:
     """Lay out what is uploaded: weights, both configurations, the codec's weights, a grid and a card."""
-    shutil.copytree(exported, folder)
+    shutil.copytree(exported, folder, ignore=_others)
     tree = to_tree(config)
     if (exported / INFERENCE).is_file():
         tree |= {key: value for key, value in read_file(exported / INFERENCE).items() if key in SAMPLED}
     codec = dict(tree["codec"])
-    if codec.get("path") and not (folder / str(codec["path"])).is_dir():
-        shutil.copytree(locate(str(codec["path"])), folder / "codec")
+    path = Path(str(codec.get("path") or ""))
+    inside = not path.is_absolute() and ".." not in path.parts and (folder / path).is_dir()
+    if codec.get("path") and not inside:
+        weights = locate(str(codec["path"]))
+        read_meta(weights)  # a model, not some folder that a configuration names
+        shutil.copytree(weights, folder / "codec", ignore=_others)
         codec["path"] = "codec"
     sampling = {"codec": codec, "sampler": tree["sampler"], "guidance": tree["guidance"]}
     (folder / INFERENCE).write_text(OmegaConf.to_yaml(OmegaConf.create(sampling)))
@@ -61,6 +96,17 @@ def stage(exported: Path, folder: Path, name: str, config: Config, run: Path) ->
             shutil.copy(run / file, folder / file)
     given = (folder / CARD).read_text() if (folder / CARD).is_file() else None
     (folder / CARD).write_text(card(folder, name, given))
+
+
+def _others(folder: str, names: list[str]) -> set[str]:
+    """What a model's folder holds beside a model, and is not uploaded. Raises CheckpointError for a link out of it."""
+    here, left = Path(folder), set()
+    for name in names:
+        if not (here / name).is_dir() and not any(fnmatch(name, pattern) for pattern in KEPT):
+            left.add(name)
+        elif (here / name).is_symlink() and not Path(os.path.realpath(here / name)).is_relative_to(here.resolve()):
+            raise CheckpointError(f"{here / name}: is a link to elsewhere, which is not uploaded")
+    return left
 
 
 def card(folder: Path, name: str, given: str | None) -> str:

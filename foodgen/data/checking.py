@@ -1,16 +1,18 @@
 """What is wrong with a folder of photos, found before anything is trained on it."""
 
 import hashlib
+import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from foodgen.core.errors import DataError
-from foodgen.data.folder import UNREADABLE, list_folder
+from foodgen.data.folder import list_folder
+from foodgen.data.images import as_rgb, files_below, mode_of, opened
+from foodgen.data.names import shown, twins
 
 SPLITS = ("train", "val", "test")
 SHOWN = 5  # examples of a finding
@@ -58,7 +60,7 @@ def check_folder(folder: Path, image_size: int | None = None) -> Check:
 
     Raises DataError if there are no images.
     """
-    named = [name for name in SPLITS if (folder / name).is_dir()]
+    named = [name for name in SPLITS if stat.S_ISDIR(mode_of(folder / name))]
     splits = [_look(folder / name, name) for name in named] or [_look(folder, "")]
     errors, warnings = [], []
     for split in splits:
@@ -76,6 +78,8 @@ def check_folder(folder: Path, image_size: int | None = None) -> Check:
             warnings.append(f"{place}{len(few)} classes have fewer than {FEW} images: {_examples(few)}")
         if split.strays:
             warnings.append(f"{place}{len(split.strays)} files are not used: {_examples(split.strays)}")
+        for first, second in twins(split.per_class):
+            warnings.append(f"{place}the classes {first} and {second} differ in case or Unicode form alone")
         if split.copies:
             pairs = [f"{copy} = {original}" for original, copy in split.copies]
             warnings.append(f"{place}{len(pairs)} images are there twice: {_examples(pairs)}")
@@ -100,19 +104,23 @@ def _look(folder: Path, name: str) -> Split:
     listing = list_folder(folder)
     split = Split(name, Counter(dict.fromkeys(listing.classes, 0)))
     listed = set(listing.files)
-    others = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file())
-    split.strays = [path for path in others if path not in listed and not Path(path).name.startswith(".")]
-    for file, label in zip(listing.files, listing.labels, strict=True):
+    seen = [path for path in files_below(folder, tell=False) if not path.name.startswith(".")]
+    others = (path.relative_to(folder).as_posix() for path in seen)
+    split.strays = [shown(path) for path in others if path not in listed]
+    for name, label in zip(listing.files, listing.labels, strict=True):
+        file = shown(name)
         try:
-            with Image.open(folder / file) as image:
+            with opened(folder / name) as image:
+                pixels = np.asarray(as_rgb(image))
                 split.modes[image.mode] += 1
-                pixels = np.asarray(image.convert("RGB"))
-        except UNREADABLE as error:
-            split.broken.append(f"{file} ({str(error) or type(error).__name__})")
+        except DataError as error:
+            split.broken.append(f"{file} ({error})")
             continue
         split.per_class[listing.classes[label]] += 1
         split.sizes[pixels.shape[1], pixels.shape[0]] += 1
-        key = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+        whole = hashlib.sha256(repr(pixels.shape).encode())
+        whole.update(np.ascontiguousarray(pixels).data)
+        key = whole.hexdigest()
         original = split.originals.setdefault(key, file)
         if original != file:
             split.copies.append((original, file))

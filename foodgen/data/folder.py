@@ -2,20 +2,21 @@
 
 import hashlib
 import logging
+import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from foodgen.core.errors import DataError
 from foodgen.core.registry import datasets
+from foodgen.data.images import ENDINGS, as_rgb, files_below, folders_in, mode_of, opened
+from foodgen.data.names import check_class, shown, twins
 
-ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # all that Pillow raises for bad files
 log = logging.getLogger("foodgen")
 
 
@@ -34,22 +35,31 @@ class Listing:
         for name in self.files:
             try:
                 state = (self.folder / name).stat()
-                whole.update(f"{name}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+                whole.update(f"{name}\0{state.st_size}\0{state.st_mtime_ns}\n".encode(errors="surrogateescape"))
             except OSError:  # a dangling link, say: reading names it
-                whole.update(f"{name}\0unreadable\n".encode())
+                whole.update(f"{name}\0unreadable\n".encode(errors="surrogateescape"))
         return whole.hexdigest()
 
 
 def list_folder(folder: Path) -> Listing:
     """All images below the class folders, in sorted order. Raises DataError if there are none."""
-    if not folder.is_dir():
+    if not stat.S_ISDIR(mode_of(folder)):
         raise DataError(f"{folder}: there is no such folder")
-    classes = sorted(child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    classes = sorted(path.name for path in folders_in(folder) if not path.name.startswith("."))
     if not classes:
         raise DataError(f"{folder}: holds no class folders; images are expected in {folder}/<class>/")
+    for name in classes:
+        try:
+            check_class(name)
+        except DataError as error:
+            raise DataError(f"{folder}: {error}") from None
+        if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(folder / name)):
+            raise DataError(f"{folder / name}: is a link to the folder that it is in")
+    for first, second in twins(classes):
+        log.warning("%s: the classes %s and %s differ in case or Unicode form alone", folder, first, second)
     listing = Listing(folder, classes)
     for label, name in enumerate(classes):
-        paths = [path for path in sorted((folder / name).rglob("*")) if _is_image(path)]
+        paths = [path for path in files_below(folder / name) if is_image(path)]
         if not paths:
             log.warning("%s: class %s holds no images", folder, name)
         listing.files += [path.relative_to(folder).as_posix() for path in paths]
@@ -59,21 +69,22 @@ def list_folder(folder: Path) -> Listing:
     return listing
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in ENDINGS and not path.name.startswith(".") and not path.is_dir()
+def is_image(path: Path) -> bool:
+    """Whether a file's name is that of an image."""
+    return path.suffix.lower() in ENDINGS and not path.name.startswith(".")
 
 
 def read_image(path: Path, size: int) -> np.ndarray:
     """Pixels of an RGB image, uint8 (3, size, size). Raises DataError if it cannot be read or has another size."""
     try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"))
-    except UNREADABLE as error:
-        raise DataError(f"{path}: {error}") from None
-    if pixels.shape[:2] != (size, size):
-        raise DataError(
-            f"{path}: is {pixels.shape[1]}x{pixels.shape[0]} pixels, not {size}x{size}; prepare_data.py makes such sets"
-        )
+        with opened(path) as image:
+            if image.size != (size, size):  # known before anything is decoded
+                raise DataError(
+                    f"is {image.width}x{image.height} pixels, not {size}x{size}; prepare_data.py makes such sets"
+                )
+            pixels = np.asarray(as_rgb(image))
+    except DataError as error:
+        raise DataError(f"{shown(str(path))}: {error}") from None
     return pixels.transpose(2, 0, 1)
 
 
@@ -139,9 +150,9 @@ def read_first(images: Folder) -> None:
     """Read one image now: a set of the wrong size fails before any long work."""
     first = images.listing.folder / images.listing.files[0]
     try:
-        with Image.open(first) as image:
+        with opened(first) as image:
             readable = image.size
-    except UNREADABLE:
+    except DataError:
         return  # one broken file is borne; the reading names it
     if readable != (images.image_size, images.image_size):
         read_image(first, images.image_size)

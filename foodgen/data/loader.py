@@ -3,8 +3,10 @@
 import atexit
 import multiprocessing
 import signal
+import threading
 import weakref
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -93,10 +95,12 @@ class Loader:
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # or it would draw from, and so move, the training's own
         )
-        others = set(multiprocessing.active_children())
+        others, readers = set(multiprocessing.active_children()), set[Any]()
         try:
-            ahead = iter(loader)
-            _readers.update(set(multiprocessing.active_children()) - others)
+            with _deaths_told_here():
+                ahead = iter(loader)
+            readers = set(multiprocessing.active_children()) - others
+            _readers.update(readers)
             for images, labels in ahead:
                 yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
         except DataError as error:  # a worker's error arrives with its traceback as text
@@ -105,8 +109,22 @@ class Loader:
             ) from None
         except RuntimeError as error:
             if "DataLoader worker" in str(error):
+                _end(readers)
                 raise DataError(f"a process that reads images ended: {error}") from None
             raise
+
+
+@contextmanager
+def _deaths_told_here() -> Iterator[None]:
+    """Take back torch's handler of SIGCHLD, which raises a dead reader's error wherever the training happens to be.
+
+    Without it the next batch that is asked for raises, after at most five seconds.
+    """
+    settable = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
+    earlier = signal.getsignal(signal.SIGCHLD) if settable else None
+    yield
+    if earlier is not None:
+        signal.signal(signal.SIGCHLD, earlier)
 
 
 def _move_all(images: Images, device: torch.device, chunk: int = 4096) -> tuple[Tensor, Tensor]:
@@ -117,9 +135,11 @@ def _move_all(images: Images, device: torch.device, chunk: int = 4096) -> tuple[
 @atexit.register
 def _end_readers() -> None:
     """Python's own end would ask with SIGTERM and wait: for ever, where batches are still being read."""
-    readers = [process for process in _readers if process.is_alive()]
-    if readers:  # torch would raise an error at the first death
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _end(_readers)
+
+
+def _end(processes: Iterable[Any]) -> None:
+    readers = [process for process in processes if process.is_alive()]
     for process in readers:
         process.kill()
     for process in readers:

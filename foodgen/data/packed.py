@@ -47,9 +47,13 @@ class Packed(Folder):
         return torch.from_numpy(self.array[np.asarray(indices)]), labels
 
     def _is_current(self, digest: str) -> bool:
+        """Whether the pack is of this listing, and whole."""
         try:
-            return json.loads((self.pack / "index.json").read_text())["digest"] == digest
-        except (OSError, ValueError, KeyError):
+            index = json.loads((self.pack / "index.json").read_text())
+            array = np.load(self.pack / "images.npy", mmap_mode="r")
+            expected = (len(index["labels"]), 3, self.image_size, self.image_size)
+            return bool(index["digest"] == digest and (array.dtype, array.shape) == (np.uint8, expected))
+        except (OSError, ValueError, KeyError, TypeError, EOFError):
             return False
 
     def _make(self, digest: str) -> None:

@@ -8,8 +8,11 @@ from threading import Lock
 from typing import Any
 
 from foodgen.core.errors import ConfigError, DataError
+from foodgen.data.images import MOST_BYTES
+from foodgen.data.names import file_name, shorter, shown
 from foodgen.data.photos import TEST, TRAIN, Photo
 
+BROKEN = (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError)  # what bad files raise
 HINT = "pip install pyarrow==26.0.1"
 
 
@@ -24,18 +27,22 @@ def photos_in_parquet(files: Sequence[Path]) -> Iterator[Photo]:
         try:
             file = parquet.ParquetFile(path)
             image, label, names = _columns(path, file.schema_arrow)
-        except (OSError, ValueError) as error:
-            raise DataError(f"source: {path}: {error}") from None
+        except DataError:
+            raise
+        except BROKEN as error:
+            raise DataError(f"source: {path}: {shorter(str(error))}") from None
         split = next((split for split in (TRAIN, TEST) if path.name.startswith(split)), None)
         for group in range(file.num_row_groups):
-            reader = _RowGroup(file, image, group)
-            for row, value in enumerate(file.read_row_group(group, columns=[label]).column(0).to_pylist()):
-                known = value is not None and (names is None or 0 <= value < len(names))
+            reader = _RowGroup(path, file, image, group)
+            for row, value in enumerate(_column(path, file, label, group)):
+                known = value is not None if names is None else isinstance(value, int) and 0 <= value < len(names)
                 name = str(names[value] if names and known else value).replace("/", "-")
                 if not known or name.startswith("."):
-                    raise DataError(f"source: {path}, row {row} of group {group}: {value!r} is no class")
+                    what = shorter(repr(value))
+                    raise DataError(f"source: {path}, row {row} of group {group}: {what} is no class")
                 origin = f"{path.name}:{group}:{row}"
-                yield Photo(split, name, origin.replace(":", "-"), origin, partial(reader.read, row), place)
+                content = partial(reader.read, row)
+                yield Photo(split, name, file_name(origin.replace(":", "-")), shown(origin), content, place)
                 place += 1
 
 
@@ -45,20 +52,29 @@ class _RowGroup:
     kept: tuple["_RowGroup | None", list[Any]] = (None, [])
     lock = Lock()
 
-    def __init__(self, file: Any, column: str, group: int) -> None:
-        self.file, self.column, self.group = file, column, group
+    def __init__(self, path: Path, file: Any, column: str, group: int) -> None:
+        self.path, self.file, self.column, self.group = path, file, column, group
 
     def read(self, row: int) -> bytes:
-        """The bytes of an image. Raises OSError if there are none."""
+        """The bytes of an image. Raises DataError if there are none, or more than an image has."""
         with _RowGroup.lock:
             if _RowGroup.kept[0] is not self:
-                rows = self.file.read_row_group(self.group, columns=[self.column]).column(0).to_pylist()
-                _RowGroup.kept = (self, rows)
+                _RowGroup.kept = (self, _column(self.path, self.file, self.column, self.group))
             value = _RowGroup.kept[1][row]
         content = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(content, bytes):
-            raise OSError("holds no image")
+            raise DataError("holds no image")
+        if len(content) > MOST_BYTES:
+            raise DataError(f"its {len(content) / 1e6:.0f} MB are more than the {MOST_BYTES / 1e6:.0f} MB of an image")
         return content
+
+
+def _column(path: Path, file: Any, name: str, group: int) -> list[Any]:
+    """A column of a row group. Raises DataError if it is damaged."""
+    try:
+        return list(file.read_row_group(group, columns=[name]).column(0).to_pylist())
+    except BROKEN as error:
+        raise DataError(f"source: {path}, group {group}: {shorter(str(error))}") from None
 
 
 def _columns(path: Path, schema: Any) -> tuple[str, str, list[str] | None]:
@@ -72,7 +88,10 @@ def _columns(path: Path, schema: Any) -> tuple[str, str, list[str] | None]:
     labels = [name for name in schema.names if features.get(name, {}).get("_type") == "ClassLabel"] or labels
     if not images or not labels:
         raise DataError(f"source: {path}: no columns of images and labels among {', '.join(schema.names)}")
-    return images[0], labels[0], features.get(labels[0], {}).get("names")
+    names = features.get(labels[0], {}).get("names")
+    if not (names is None or (isinstance(names, list) and all(isinstance(name, str) for name in names))):
+        raise DataError(f"source: {path}: its metadata name no classes but {shorter(repr(names))}")
+    return images[0], labels[0], names
 
 
 def _pyarrow() -> Any:

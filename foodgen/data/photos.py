@@ -1,7 +1,11 @@
 """One photo of a source."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from foodgen.data.images import ENDINGS
+from foodgen.data.names import file_name
 
 TRAIN, TEST = "train", "test"
 
@@ -19,3 +23,13 @@ class Photo:
     origin: str
     read: Callable[[], bytes]
     place: int = 0
+
+
+def place_of(parts: Sequence[str]) -> tuple[str | None, str, str] | None:
+    """Split, class and name of [train/|test/]<class>/<name>.<ending>, or None for anything else."""
+    if len(parts) < 2 or any(part.startswith((".", "__MACOSX")) for part in parts):
+        return None
+    if Path(parts[-1]).suffix.lower() not in ENDINGS:
+        return None
+    split = parts[-3] if len(parts) > 2 and parts[-3] in (TRAIN, TEST) else None
+    return split, parts[-2], file_name(Path(parts[-1]).stem)

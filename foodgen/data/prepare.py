@@ -5,14 +5,12 @@ import io
 import json
 import logging
 import random
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 from PIL import Image, ImageOps
 from tqdm import tqdm
@@ -21,11 +19,14 @@ from foodgen.core.errors import DataError
 from foodgen.core.files import atomic
 from foodgen.core.randomness import seed_of
 from foodgen.core.registry import suggestion
-from foodgen.data.folder import UNREADABLE
-from foodgen.data.sources import TEST, TRAIN, Photo, find_photos
+from foodgen.data.images import as_rgb, opened, orientation
+from foodgen.data.names import twins
+from foodgen.data.photos import TEST, TRAIN, Photo
+from foodgen.data.sources import find_photos
 
 log = logging.getLogger("foodgen")
 MANIFEST = "prepare.json"
+MOST_ADDED = 2**16  # bytes of texts and profiles in a photo that is copied as it is
 VAL = "val"
 
 
@@ -73,6 +74,11 @@ def prepare(
     if done is not None:
         return done
     photos = _of_classes(find_photos(source, target), classes)
+    for first, second in twins({photo.label for photo in photos}):
+        raise DataError(
+            f"source: the classes '{first}' and '{second}' differ in case or Unicode form alone, and some file systems "
+            f"take them for one; rename or merge them, or name those to take in classes"
+        )
     given = any(photo.split == TEST for photo in photos)
     if not given:
         photos = choose(photos, TEST, test_per_class, seed)
@@ -82,16 +88,18 @@ def prepare(
             *(source, test_per_class),
         )
     _write_manifest(target, {"settings": settings, "finished": False})
+    try:
+        squares = _squares(photos, image_size, smallest, quality)
+        _check_used(squares)
+        tests = [square for square in squares if square.photo.split == TEST]
+        known = {square.digest: square.photo.origin for square in tests if not square.dropped}
+        rest = [_drop_copy(square, known) for square in squares if square.photo.split != TEST]
+        held = _choose_val(rest, val_per_class, seed)
+    except DataError:
+        _leave_nothing(target)
+        raise
     counter = _Writer(target)
-    squares = _squares(photos, image_size, smallest, quality)
-    tests: list[Square] = []
-    rest: list[Square] = []
-    for square in squares:
-        (tests if square.photo.split == TEST else rest).append(square)
     counter.write(TEST, tests)
-    known = {square.digest: square.photo.origin for square in tests if not square.dropped}
-    rest = [_drop_copy(square, known) for square in rest]
-    held = _choose_val(rest, val_per_class, seed)
     counter.write(VAL, [square for square in rest if square.photo in held])
     counter.write(TRAIN, [square for square in rest if square.photo not in held])
     manifest = {"settings": settings, "finished": True, **counter.summary()}
@@ -119,21 +127,18 @@ def square_of(content: bytes, image_size: int, smallest: int, quality: int) -> b
     Raises DataError for a photo that cannot be read or is too small.
     """
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            image.load()
+        with opened(content) as image:
             fits = image.format == "JPEG" and image.mode == "RGB" and image.size == (image_size, image_size)
-            if fits:
-                return content
-            if min(image.size) < smallest:
-                raise DataError(f"too small: {image.width}x{image.height}")
-            upright = ImageOps.exif_transpose(image)
-            if upright.has_transparency_data:
-                upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
-            cut = ImageOps.fit(upright.convert("RGB"), (image_size, image_size), method=Image.Resampling.LANCZOS)
-    except DataError:
-        raise
-    except UNREADABLE as error:
-        raise DataError(f"unreadable: {str(error) or type(error).__name__}") from None
+            small = min(image.size) < smallest and not fits
+            if not small:
+                image.load()
+                if fits and len(content) <= MOST_ADDED + 6 * image_size**2 and orientation(image) == 1:
+                    return content
+                cut = ImageOps.fit(as_rgb(image), (image_size, image_size), method=Image.Resampling.LANCZOS)
+    except DataError as error:
+        raise DataError(f"unreadable: {error}") from None
+    if small:
+        raise DataError(f"too small: {image.width}x{image.height}")
     whole = io.BytesIO()
     cut.save(whole, "JPEG", quality=quality, subsampling=0)
     return whole.getvalue()
@@ -144,17 +149,29 @@ def _squares(photos: list[Photo], image_size: int, smallest: int, quality: int) 
 
     def make(photo: Photo) -> Square:
         try:
-            return Square(photo, square_of(photo.read(), image_size, smallest, quality))
+            content = photo.read()
+        except DataError as error:
+            return Square(photo, dropped=f"unreadable: {error}")
+        try:
+            return Square(photo, square_of(content, image_size, smallest, quality))
         except DataError as error:
             return Square(photo, dropped=str(error))
-        except (OSError, EOFError, RuntimeError, BadZipFile, zlib.error) as error:  # a damaged or encrypted member
-            return Square(photo, dropped=f"unreadable: {error}")
 
     order = sorted(range(len(photos)), key=lambda index: photos[index].place)
     with ThreadPoolExecutor() as pool:
         made = pool.map(make, (photos[index] for index in order))
         squares = dict(zip(order, tqdm(made, total=len(photos), desc="reading photos", disable=None), strict=True))
     return [squares[index] for index in range(len(photos))]
+
+
+def _check_used(squares: Sequence[Square]) -> None:
+    """Warn of classes of which no photo can be used. Raises DataError if none can be of any."""
+    used = {square.photo.label for square in squares if not square.dropped}
+    for label in sorted({square.photo.label for square in squares} - used):
+        log.warning("class %s: none of its photos can be used", label)
+    if not used:
+        first = f"{squares[0].photo.origin} ({squares[0].dropped})"
+        raise DataError(f"source: none of its {len(squares)} photos can be used, the first: {first}")
 
 
 def _drop_copy(square: Square, known: dict[str, str]) -> Square:
@@ -219,16 +236,35 @@ class _Writer:
 def _earlier(target: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     """The manifest of a finished earlier run with these settings. Raises DataError for other settings."""
     try:
-        manifest = json.loads((target / MANIFEST).read_text())
+        manifest = json.loads((target / MANIFEST).read_bytes())
+    except (ValueError, RecursionError):
+        manifest = None
     except OSError:
-        if target.exists() and any(target.iterdir()):
+        if _holds_files(target):
             raise DataError(f"target: {target} holds files that prepare_data.py did not make") from None
         return None
-    except ValueError:
-        raise DataError(f"target: {target / MANIFEST} is damaged; choose another target") from None
+    if not isinstance(manifest, dict):
+        raise DataError(f"target: {target / MANIFEST} is damaged; choose another target")
     if manifest.get("settings") != settings:
         raise DataError(f"target: {target} was made with other settings: {manifest.get('settings')}")
     return manifest if manifest.get("finished") else None
+
+
+def _holds_files(target: Path) -> bool:
+    """Whether anything is in the target. Raises DataError if it is no folder or may not be read."""
+    try:
+        return any(target.iterdir())
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise DataError(f"target: {target} cannot be used ({error.strerror})") from None
+
+
+def _leave_nothing(target: Path) -> None:
+    """Remove the target if it holds the manifest of this run alone."""
+    if [path.name for path in target.iterdir()] == [MANIFEST]:
+        (target / MANIFEST).unlink()
+        target.rmdir()
 
 
 def _write_manifest(target: Path, manifest: dict[str, Any]) -> None:

@@ -1,15 +1,19 @@
 """Where photos come from: folders, zips, Food-101's archive; each a class, a name and bytes on demand."""
 
-from collections.abc import Iterator
+import os
+import stat
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
-from zipfile import BadZipFile, ZipFile
+from functools import partial
+from pathlib import Path
 
 from foodgen.core.errors import DataError
 from foodgen.core.locations import HUB
-from foodgen.data.folder import ENDINGS
+from foodgen.data.images import content_of, files_below, mode_of
+from foodgen.data.names import as_one, check_class, shorter, shown
 from foodgen.data.parquet import photos_in_parquet
-from foodgen.data.photos import TEST, TRAIN, Photo
+from foodgen.data.photos import TEST, Photo, place_of
+from foodgen.data.zips import photos_in_zip
 
 
 def find_photos(source: str, target: Path) -> list[Photo]:
@@ -17,62 +21,66 @@ def find_photos(source: str, target: Path) -> list[Photo]:
     if source == "food101":
         source = str(_download(target.parent))
     path = _of_hub(source.removeprefix(HUB)) if source.startswith(HUB) else Path(source)
-    if not path.exists():
-        raise DataError(f"source: {path} is neither a folder nor a zip nor a parquet file")
-    files = [path] if path.is_file() else sorted(path.rglob("*.parquet")) or sorted(path.glob("*.zip"))
-    if files and files[0].suffix == ".parquet":
-        photos = list(photos_in_parquet(files))
-    else:
-        photos = [photo for archive in files for photo in _in_zip(archive)] if files else list(_in_folder(path))
+    try:
+        photos = sorted(_photos_at(path, target), key=lambda photo: (photo.label, photo.name, photo.origin))
+        for label in {photo.label for photo in photos}:
+            check_class(label)
+    except DataError as error:
+        raise DataError(f"source: {str(error).removeprefix('source: ')}") from None
     if not photos:
         raise DataError(f"source: {path} holds no images in class folders")
-    return _distinct(sorted(photos, key=lambda photo: (photo.label, photo.name, photo.origin)))
+    return _distinct(photos)
+
+
+def _photos_at(path: Path, target: Path) -> Iterator[Photo]:
+    """The photos of a folder or a file. Raises DataError."""
+    mode = mode_of(path)
+    if stat.S_ISDIR(mode):
+        if Path(os.path.realpath(target)).is_relative_to(os.path.realpath(path)):
+            raise DataError(f"{path} holds the target, {target}, whose files would be taken for photos of the source")
+        below = files_below(path)
+        files = [file for file in below if file.suffix == ".parquet"]
+        files = files or [file for file in below if file.suffix == ".zip" and file.parent == path]
+    elif stat.S_ISREG(mode):
+        below, files = [], [path]
+    else:
+        raise DataError(f"{path} is neither a folder nor a zip nor a parquet file")
+    if files and files[0].suffix == ".parquet":
+        yield from photos_in_parquet(files)
+    elif files:
+        for archive in files:
+            yield from photos_in_zip(archive)
+    else:
+        yield from _in_folder(path, below)
 
 
 def _distinct(photos: list[Photo]) -> list[Photo]:
-    """The photos, those of one class and name told apart by a number: a.jpg and a.png, or a.jpg of two zips."""
+    """The photos, those of one class and name told apart by a number: a.jpg and a.png, or a.jpg of two zips.
+
+    Names that differ in case or Unicode form alone are one where a file system takes them for one.
+    """
     taken: set[tuple[bool, str, str]] = set()
     distinct = []
     for photo in photos:
         name, number = photo.name, 1
-        while (photo.split == TEST, photo.label, name) in taken:
+        while (photo.split == TEST, photo.label, as_one(name)) in taken:
             number += 1
             name = f"{photo.name}-{number}"
-        taken.add((photo.split == TEST, photo.label, name))
+        taken.add((photo.split == TEST, photo.label, as_one(name)))
         distinct.append(replace(photo, name=name))
     return distinct
 
 
-def _in_folder(folder: Path) -> Iterator[Photo]:
-    """Photos below a folder; of Food-101's archive, those below its images/."""
-    if (folder / "images").is_dir() and (folder / "meta").is_dir():
+def _in_folder(folder: Path, files: Sequence[Path]) -> Iterator[Photo]:
+    """Photos of a folder's files; of Food-101's archive, those below its images/."""
+    if all(stat.S_ISDIR(mode_of(folder / name)) for name in ("images", "meta")):
         folder = folder / "images"
-    for path in sorted(folder.rglob("*")):
-        place = _place(path.relative_to(folder).parts)
-        if place and path.is_file():
-            yield Photo(*place, origin=path.relative_to(folder).as_posix(), read=path.read_bytes)
-
-
-def _in_zip(path: Path) -> Iterator[Photo]:
-    try:
-        archive = ZipFile(path)
-    except (BadZipFile, OSError) as error:
-        raise DataError(f"source: {path}: {error}") from None
-    for name in archive.namelist():
-        parts = PurePosixPath(name).parts
-        place = _place(parts[parts.index("images") + 1 :] if "images" in parts else parts)
-        if place and not name.endswith("/"):
-            yield Photo(*place, origin=name, read=lambda name=name: archive.read(name))  # type: ignore[misc]
-
-
-def _place(parts: tuple[str, ...]) -> tuple[str | None, str, str] | None:
-    """Split, class and name of [train/|test/]<class>/<name>.<ending>, or None for anything else."""
-    if len(parts) < 2 or any(part.startswith((".", "__MACOSX")) for part in parts):
-        return None
-    if Path(parts[-1]).suffix.lower() not in ENDINGS:
-        return None
-    split = parts[-3] if len(parts) > 2 and parts[-3] in (TRAIN, TEST) else None
-    return split, parts[-2], Path(parts[-1]).stem
+    for path in files:
+        if path.is_relative_to(folder):
+            inside = path.relative_to(folder)
+            place = place_of(inside.parts)
+            if place:
+                yield Photo(*place, origin=shown(inside.as_posix()), read=partial(content_of, path))
 
 
 def _of_hub(name: str) -> Path:
@@ -83,7 +91,7 @@ def _of_hub(name: str) -> Path:
     try:
         return Path(snapshot_download(name, repo_type="dataset", allow_patterns=["*.parquet", "**/*.parquet"]))
     except (OSError, ValueError, HfHubHTTPError) as error:
-        raise DataError(f"source: {HUB}{name} cannot be downloaded ({str(error).splitlines()[0]})") from None
+        raise DataError(f"source: {HUB}{shorter(name)} cannot be downloaded ({shorter(str(error), 200)})") from None
 
 
 def _download(folder: Path) -> Path:

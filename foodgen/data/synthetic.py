@@ -2,6 +2,7 @@
 
 import colorsys
 import math
+import os
 import random
 import shutil
 import tempfile
@@ -36,7 +37,7 @@ class Synthetic(Packed):
     def __init__(
         self, folder: Path, image_size: int, root: Path = Path("data/synthetic"), per_class: int = 20, factor: int = 12
     ) -> None:
-        inside = folder.resolve().is_relative_to(root.resolve())
+        inside = Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(root))
         if inside and not folder.exists() and distributed.is_main():
             draw_set(folder, image_size, per_class * (factor if folder.name == "train" else 1))
         distributed.barrier()

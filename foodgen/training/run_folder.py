@@ -18,8 +18,11 @@ log = logging.getLogger("foodgen")
 
 
 def run_folder(config: Config) -> Path:
-    """Where everything of this run lies."""
-    return Path(config.exp.exp_dir) / str(config.exp.run or Path(config.exp.config_path).stem)
+    """Where everything of this run lies. Raises ConfigError for a name that leads out of exp.exp_dir."""
+    name = Path(str(config.exp.run or Path(config.exp.config_path).stem))
+    if name.is_absolute() or not name.name or ".." in name.parts:
+        raise ConfigError(f"exp.run: '{name}' is no name of a folder in exp.exp_dir")
+    return Path(config.exp.exp_dir) / name
 
 
 @contextmanager

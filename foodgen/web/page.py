@@ -13,8 +13,9 @@ import pandas as pd
 from PIL import Image
 
 from foodgen.core.errors import ConfigError, UserError
-from foodgen.web import runs
-from foodgen.web.requests import Pictures, Request, check, dishes_in_order, generate, readable, sign
+from foodgen.web import runs, values
+from foodgen.web.requests import Pictures, Request, check, dishes_in_order, generate, model_of, readable, sign
+from foodgen.web.values import MOST_SEED, MOST_STEPS
 
 STYLE = """
 .pictures img { object-fit: contain !important; width: 100%; height: 100%; image-rendering: auto; }
@@ -27,7 +28,7 @@ ABOUT = "# foodgen\n{count} dishes that nobody has cooked: choose some, and a mo
 CHOOSE = "Choose an image to enlarge it, to download it as a PNG with its settings, or to make more like it."
 INTERVAL_END = 100.0  # a noise level above all that samplers start from
 VARIATIONS, REFRESH = 6, 5.0  # images like a chosen one; seconds between two looks at a run
-MOST_STEPS, MOST_BYTES = 100, 100_000  # of a sampler; of a request
+MOST_BYTES = 100_000  # of a request
 Shown = list[tuple[Image.Image, str]]
 
 
@@ -78,7 +79,7 @@ class Page:
                 names = gr.Dropdown(dishes, value=[dishes[0][1]], multiselect=True, label="Dishes", elem_id="dishes")
                 count = gr.Slider(1, self.most_images, min(8, self.most_images), step=1, label="Images")
                 with gr.Row():
-                    seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1, elem_id="seed")
+                    seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=MOST_SEED, elem_id="seed")
                     dice = gr.Button("Another seed", min_width=100)
                 settings = self._settings(self.first)
                 go = gr.Button("Generate", variant="primary", elem_id="generate")
@@ -99,8 +100,9 @@ class Page:
     ) -> Iterator[tuple[Any, ...]]:
         """The images after each step, then the request, so that more can be made like one of them."""
         with explained():
-            count = max(int(count), len(names))
-            request = Request(model, tuple(names), count, int(seed or 0), self._chosen(model, settings))
+            dishes = values.dishes_of(names)
+            count = max(values.whole("images", count, 1, self.most_images), len(dishes))
+            request = Request(model, dishes, count, values.seed(seed), self._chosen(model, settings))
             for shown in generate(request, check(request, self.models, self.most_images)):
                 yield shown, request, gr.update(interactive=False), gr.update(visible=False)
         yield shown, request, gr.update(interactive=True), gr.update(visible=False)
@@ -108,10 +110,10 @@ class Page:
     def _more(self, request: Request | None, index: int) -> Any:
         """Images like image `index` of a request."""
         with explained():
-            if request is None or not 0 <= index < request.count:
+            if not isinstance(request, Request) or index not in range(request.count):
                 raise UserError("choose an image first")
             model = check(request, self.models, self.most_images)
-            dish = dishes_in_order(request, model.classes)[index]
+            dish = dishes_in_order(request, model.classes)[int(index)]
             images = model.variations(dish, request.seed, index, VARIATIONS, 0.3, **request.settings)
             for number, image in enumerate(images):
                 sign(image, asdict(request) | {"dish": dish, "index": index, "variation": number, "strength": 0.3})
@@ -128,7 +130,7 @@ class Page:
                 for place, dish, seed in (("From", dishes[0], 0), ("To", dishes[-1], 1)):
                     with gr.Row():
                         ends.append(gr.Dropdown(dishes, value=dish[1], label=place, min_width=140))
-                        ends.append(gr.Number(seed, label="Seed", precision=0, minimum=0, maximum=2**31 - 1))
+                        ends.append(gr.Number(seed, label="Seed", precision=0, minimum=0, maximum=MOST_SEED))
                 position = gr.Slider(0, 1, 0.5, step=0.05, label="How far on the way", elem_id="position")
                 settings = self._settings(self.first)
             with gr.Column(scale=2, min_width=300):
@@ -149,8 +151,9 @@ class Page:
     ) -> Image.Image:
         """One image on the way."""
         with explained():
-            seeds = (int(seed or 0), int(other or 0))
-            request = Request(model, (first, second), 2, seeds[0], self._chosen(model, settings))
+            seeds = (values.seed(seed), values.seed(other))
+            position = values.number("how far on the way", position, 0, 1)
+            request = Request(model, values.dishes_of([first, second]), 2, seeds[0], self._chosen(model, settings))
             pictures = check(request, self.models, max(2, self.most_images))
             (image,) = pictures.interpolate((first, second), seeds, [position], **request.settings)
             sign(image, asdict(request) | {"other_seed": seeds[1], "position": position})
@@ -185,7 +188,7 @@ class Page:
         with explained():
             rows = runs.rows_of(self.folder, name)
         known = runs.keys_of(rows)
-        chosen = [key if key in known else None for key in keys]
+        chosen = [key if key in known else None for key in keys]  # whatever a request says
         for index, _ in enumerate(chosen):
             free = [key for key in known if key not in chosen]
             chosen[index] = chosen[index] or (free[0] if free else None)
@@ -197,7 +200,7 @@ class Page:
             gr.update(choices=found, value=name),
             *[gr.update(choices=known, value=key) for key in chosen],
             *plots,
-            None if grid is None else Image.open(grid).convert("RGB"),
+            runs.read_grid(grid),
             table.dropna(axis=1, how="all").round(4) if len(table) else table,
         ]
 
@@ -232,6 +235,8 @@ class Page:
 
     def _of_model(self, model: str) -> list[Any]:
         """The dishes and the settings of a model that has been chosen."""
+        with explained():
+            model_of(model, self.models)
         settings = [
             gr.update(visible=False) if value is None else gr.update(visible=True, value=value)
             for value in self._values(model)
@@ -239,10 +244,13 @@ class Page:
         return [gr.update(choices=self._dishes(model)), *settings]
 
     def _chosen(self, model: str, settings: tuple[Any, ...]) -> dict[str, Any]:
-        """Those of the page's settings that the model has."""
+        """Those of the page's settings that the model has. Raises UserError if there is no such model."""
+        own = model_of(model, self.models).settings
         scale, low, high, steps, truncation = settings
-        given = {"guidance": scale, "interval": [low, high], "steps": int(steps or 1), "truncation": truncation}
-        return {name: value for name, value in given.items() if name in self.models[model].settings}
+        given: dict[str, Any] = {"guidance": scale, "interval": [low, high], "truncation": truncation}
+        if "steps" in own:
+            given["steps"] = values.whole("steps", steps, 1, MOST_STEPS)
+        return {name: value for name, value in given.items() if name in own}
 
     def _gallery(self, name: str, visible: bool = True) -> gr.Gallery:
         return gr.Gallery(
@@ -252,7 +260,8 @@ class Page:
 
 
 def _index(event: gr.SelectData) -> int:
-    return int(event.index)
+    """The chosen image's place; -1, which is none, for what is no place."""
+    return event.index if isinstance(event.index, int) else -1
 
 
 def _shown(component: Any, value: float | None, *arguments: Any, **more: Any) -> Any:

@@ -3,11 +3,13 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import PurePath
 from typing import Any, Protocol
 
 from PIL import Image
 
 from foodgen.core.errors import UserError
+from foodgen.web.values import BOUNDS, MOST_SEED, brief, number
 
 TEXT = "foodgen"  # the PNG text chunk with an image's settings
 
@@ -43,19 +45,27 @@ class Request:
 
 def check(request: Request, models: Mapping[str, Pictures], most: int) -> Pictures:
     """The model that is asked for. Raises UserError for what it cannot do."""
-    if request.model not in models:
-        raise UserError(f"model: there is no '{request.model}'")
-    model = models[request.model]
+    model = model_of(request.model, models)
     if not request.dishes:
         raise UserError("dishes: choose at least one")
+    if not len(request.dishes) <= number("images", request.count) <= most:
+        raise UserError(f"images: {brief(request.count)} is not between {len(request.dishes)}, one a dish, and {most}")
     unknown = [name for name in request.dishes if name not in model.classes]
     if unknown:
-        raise UserError(f"dishes: this model does not know {unknown[0]}")
-    if not len(request.dishes) <= request.count <= most:
-        raise UserError(f"images: {request.count} is not between {len(request.dishes)}, one a dish, and {most}")
-    if not 0 <= request.seed < 2**31:
-        raise UserError(f"seed: {request.seed} is not between 0 and {2**31 - 1}")
+        raise UserError(f"dishes: this model does not know {brief(unknown[0])}")
+    number("seed", request.seed, 0, MOST_SEED)
+    for name, value in request.settings.items():
+        low, high = BOUNDS[name]
+        for one in value if name == "interval" else [value]:
+            number(name, one, low, high)
     return model
+
+
+def model_of(name: Any, models: Mapping[str, Pictures]) -> Pictures:
+    """The model of this name. Raises UserError if there is none."""
+    if not isinstance(name, str) or name not in models:
+        raise UserError(f"model: there is no {brief(name, quoted=True)}")
+    return models[name]
 
 
 def dishes_in_order(request: Request, classes: Sequence[str]) -> list[str]:
@@ -77,8 +87,13 @@ def generate(request: Request, model: Pictures) -> Iterator[list[tuple[Image.Ima
 
 
 def sign(image: Image.Image, settings: Mapping[str, Any]) -> None:
-    """Write settings into the image, from where they go into its PNG file."""
-    image.info[TEXT] = json.dumps(settings)
+    """Write settings into the image, from where they go into its PNG file. Of a model's path its name alone."""
+    image.info[TEXT] = json.dumps({**settings, "model": public(settings["model"])})
+
+
+def public(model: str) -> str:
+    """A model's name without the folders of this machine that it lies in."""
+    return model if model.startswith("hub:") else PurePath(model).name or "model"
 
 
 def readable(name: str) -> str:
