@@ -37,16 +37,17 @@ lint: setup
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
-# starts or resumes a training at the lowest priority, at the commit where it began, whatever is edited meanwhile
+# starts or resumes a training at the lowest priority, at the commit where it began, whatever is edited meanwhile; Linux weighs
+# sessions, not processes, so that the session needs the priority as well
 RUN ?= gan
 LONG_CONFIG ?= configs/projected_gan_slim.yaml
 long-run: $(RUN_STAMP)
 	test -d runs/$(RUN).tree || git worktree add --detach runs/$(RUN).tree
 	ln -sfn $(CURDIR)/data runs/$(RUN).tree/data
-	cd runs/$(RUN).tree && TORCHINDUCTOR_CACHE_DIR=$(CURDIR)/runs/inductor setsid nohup nice -n 19 $(CURDIR)/$(BIN)/python train.py \
-	  exp.config_path=$(LONG_CONFIG) exp.exp_dir=$(CURDIR)/runs exp.run=$(RUN) train.checkpoint_path=latest >> $(CURDIR)/runs/$(RUN).log 2>&1 &
+	cd runs/$(RUN).tree && TORCHINDUCTOR_CACHE_DIR=$(CURDIR)/runs/inductor setsid nohup nice -n 19 \
+	  sh -c 'echo 19 2>/dev/null > /proc/self/autogroup; exec "$$@"' long-run $(CURDIR)/$(BIN)/python train.py exp.config_path=$(LONG_CONFIG) exp.exp_dir=$(CURDIR)/runs exp.run=$(RUN) train.checkpoint_path=latest >> $(CURDIR)/runs/$(RUN).log 2>&1 &
 	@echo "the log is runs/$(RUN).log; kill -TERM stops it with a checkpoint"
 
 reports: $(RUN_STAMP)

@@ -11,7 +11,7 @@ from foodgen.commands import cli, export
 from foodgen.core.config import load
 from foodgen.core.errors import CheckpointError, UserError
 from foodgen.core.settings import ExportConfig
-from foodgen.training.checkpoint import MANIFEST
+from foodgen.training.manifest import MANIFEST
 from tests.conftest import ROOT
 
 SHIPPED = ROOT / "checkpoints" / "gan"
