@@ -22,11 +22,11 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 DRIVER = """
 import os, signal, sys, time
 from foodgen.core import command_line, distributed
-from foodgen.training import checkpoint
+from foodgen.training import manifest
 from foodgen.training.trainer import Trainer
 import train
 deed = sys.argv.pop(1)
-step, flush, saving = Trainer.step, checkpoint._flush, []
+step, flush, saving = Trainer.step, manifest.flush, []
 def watched(self, number, *batch):
     first_try = os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0"
     if deed == "kill the second" and number == 8 and distributed.rank() == 1 and first_try:
@@ -39,9 +39,9 @@ def slow(path):
     if deed == "save slowly":
         if not saving: print("saving", flush=True)
         saving.append(path)
-        time.sleep(0.3)
+        time.sleep(0.1)
     flush(path)
-Trainer.step, checkpoint._flush = watched, slow
+Trainer.step, manifest.flush = watched, slow
 command_line.run(train.main)
 """
 
@@ -72,7 +72,7 @@ def test_a_signal_while_saving_waits_for_the_save(tiny, tmp_path, driver, script
     child.send_signal(signal.SIGTERM)
     _, errors = child.communicate(timeout=60)
     assert child.returncode == 143, errors
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30  # ten seconds, but for a busy machine
     assert last(tmp_path, "cut").name == "step-00000005"
     assert not [*run_of(tmp_path, "cut").glob("checkpoints/.*")]
     script("train.py", *options, check=True)
