@@ -106,6 +106,24 @@ def test_an_untrained_upsampler_is_its_generator_whose_latent_is_the_noise():
     torch.testing.assert_close(model.decode(low, labels), model.generator.images(latent, labels, noise))
 
 
+def test_a_limited_latent_keeps_its_noise():
+    model = SteeredUpsampler(generator(), 3, 32, 8, encoder_widths=[4, 6], latent_limit=0.5).eval()
+    torch.nn.init.constant_(model.to_latent.bias, 100.0)  # drowns the noise, without a limit
+    latents = []
+    model.generator.synthesis = lambda latent, labels, added: latents.append(latent) or latent
+    low = torch.randn(200, *model.noise_shape)
+    for limit in (0.5, None):
+        model.latent_limit = limit
+        model(low, torch.zeros(200, dtype=torch.long))
+    assert latents[0].std(dim=0).mean() > 0.8
+    assert latents[1].std(dim=0).mean() < 0.02
+    torch.nn.init.constant_(model.to_latent.bias, 0.1)  # within the limit nothing is changed
+    for limit in (0.5, None):
+        model.latent_limit = limit
+        model(low, torch.zeros(200, dtype=torch.long))
+    torch.testing.assert_close(latents[2], latents[3])
+
+
 def test_the_latent_is_white_and_sees_no_slopes():
     model = upsampler()
     slopes = torch.linspace(-1, 1, 8)[:, None] + torch.linspace(-2, 3, 8)

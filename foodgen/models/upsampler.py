@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from foodgen.core.bounds import Above
 from foodgen.core.networks import SteerableGenerator, Upsampler
 from foodgen.core.registry import models
 from foodgen.layers.adversarial import at_least_one
@@ -22,6 +23,8 @@ class SteeredUpsampler(Upsampler):
     channels, image_size  of the large images
     low_resolution        height and width of the small image: 8, 16, ...
     encoder_widths        channels of the encoder at the small image's size and at each halving of it, down to 4
+    latent_limit          root mean square of what is added to the latent at most, where the noise's is 1; without a
+                          limit the noise may be drowned, and many images end at one latent
 
     The generator's latent begins as the noise in the small image: the diagonal details of its places of 2x2 pixels,
     where photos have next to nothing of their own. What is added starts at zero, so that training begins with the GAN.
@@ -36,6 +39,7 @@ class SteeredUpsampler(Upsampler):
         image_size: int,
         low_resolution: int = 16,
         encoder_widths: Sequence[int] = (96, 128, 256),
+        latent_limit: Above | None = None,
     ) -> None:
         super().__init__()
         at_least_one(low_resolution=low_resolution, encoder_widths=min(encoder_widths, default=0))
@@ -49,7 +53,7 @@ class SteeredUpsampler(Upsampler):
                 f"low_resolution: {low_resolution} pixels have too few details for z_dim={generator.z_dim}"
             )
         self.noise_shape, self.image_size = (channels, low_resolution, low_resolution), image_size
-        self.generator = generator
+        self.generator, self.latent_limit = generator, latent_limit
         self.first = convolution(channels, encoder_widths[0])
         self.encoder, now = nn.ModuleList(), encoder_widths[0]
         for index, wide in enumerate(encoder_widths):
@@ -81,7 +85,11 @@ class SteeredUpsampler(Upsampler):
             x = block(x)
             maps.insert(0, x)
         added = [to(x) for to, x in zip(self.to_maps, maps, strict=True)]
-        latent = normalised(self.details(latents) + self.to_latent(x.flatten(1)))
+        steering = self.to_latent(x.flatten(1))  # (batch, z_dim)
+        if self.latent_limit is not None:
+            size = steering.square().mean(dim=1, keepdim=True).sqrt()
+            steering = steering * (self.latent_limit / size.clamp(min=self.latent_limit))
+        latent = normalised(self.details(latents) + steering)
         return self.generator.synthesis(latent, labels, added)
 
     def details(self, images: Tensor) -> Tensor:
