@@ -17,7 +17,7 @@ ALLOWED = {leaf: {leaf, "core"} for leaf in LEAVES} | {
     "layers": {"layers", "core"},
     "models": {"layers", "core"},
     "training": {"training", "evaluation", "core"},
-    "builders": {*LEAVES, "training", "core", "builders"},
+    "builders": {*LEAVES, "layers", "models", "training", "core", "builders"},  # diffusers.py translates a network
     "commands": {"core", "builders", "training", "reporting", "data", "web", "commands"},
 }
 SCRIPTS = {"core", "commands", "training"}
