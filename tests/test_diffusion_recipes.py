@@ -90,9 +90,10 @@ def test_the_classifier_is_judged_by_its_accuracy(small, tmp_path, monkeypatch):
 
 @pytest.mark.long
 def test_latents_of_a_trained_autoencoder(small, firsts, tmp_path, monkeypatch, plates):
+    others = {*plates.glob("train.latents-*")}
     _, found = compare(small, tmp_path, monkeypatch, "latent", f"codec.path={firsts / 'vae'}")
     assert found["fid"] > 0
-    (kept,) = plates.glob("train.latents-*")  # encoded once, for three sittings
+    (kept,) = {*plates.glob("train.latents-*")} - others  # encoded once, for three sittings
     assert (kept / "done.json").exists()
 
 
@@ -133,7 +134,7 @@ def test_an_average_of_another_length_is_exported(small, tmp_path):
     drawn = small("inference/edm2", f"train.checkpoint_path={run_of(tmp_path) / 'export-0.08'}", "sampler.steps=2")
     inference.main([*drawn, "inference.count=8", "inference.metrics=[]"])
     assert len(list((run_of(tmp_path) / "images").glob("*/*.png"))) == 8
-    with pytest.raises(CheckpointError, match=r"export\.ema_length: 2\.0"):
+    with pytest.raises(ConfigError, match=r"export\.ema_length: .*got 2\.0"):
         export.main([*small("small/edm2"), "train.checkpoint_path=latest", "export.ema_length=2.0"])
 
 

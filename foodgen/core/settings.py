@@ -234,8 +234,7 @@ class Export:
     output_dir: Place | None = None
     """<run>/export, or <run>/export-LENGTH, if not given"""
     format: Literal["safetensors", "onnx", "diffusers"] = "safetensors"
-    """onnx writes <run>/onnx: model.onnx, and decoder.onnx where there is one; diffusers, for a U-Net of DDPM,
-    <run>/diffusers: unet/ and scheduler/; both are compared with the model first"""
+    """onnx writes <run>/onnx, and diffusers, for a U-Net of DDPM, <run>/diffusers, compared with the model first"""
     target: Word | None = None
     """hub:OWNER/NAME uploads the export to the Hugging Face hub"""
     partners: bool = False

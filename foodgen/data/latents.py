@@ -94,8 +94,13 @@ class Latent:
         return self.sample(batch)
 
 
-def digest_of(network: nn.Module) -> str:
-    """A hash of all weights in half precision: a checkpoint's average and what is exported of it have the same."""
+def digest_of(network: nn.Module) -> str | None:
+    """A hash of all weights in half precision: a checkpoint's average and what is exported of it have the same.
+
+    None for a network without numbers, on the device meta.
+    """
+    if any(weight.is_meta for weight in network.parameters()):
+        return None
     whole = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         rounded = tensor.detach().bfloat16().float() if tensor.is_floating_point() else tensor.detach()

@@ -150,6 +150,6 @@ class Trainer:
         updated = optimizer.step(lr_scale, torch.isfinite(norm))
         for (owner, name), earlier in zip(self.buffers, before, strict=True):
             buffer = getattr(owner, name)
-            buffer.copy_(torch.where(updated, buffer, earlier))
+            buffer.data.copy_(torch.where(updated, buffer, earlier))  # unseen by a backward pass that is still to come
         logged["gradient_norm"] = norm
         return {f"{phase.network}/{name}": value for name, value in logged.items()}

@@ -309,6 +309,6 @@ def test_a_backend_that_fails_is_left_out(tmp_path, caplog):
 def test_trackers_come_from_the_configuration(tiny, tmp_path):
     train.main([*tiny, "trackers={tensorboard: {name: tensorboard}}"])
     assert list((run_of(tmp_path) / "tensorboard").glob("events.*"))
-    with pytest.raises(ConfigError, match=r"trackers\.board: no tracker is named 'tensorbord'; did you mean"):
+    with pytest.raises(ConfigError, match=r"trackers\.board\.name: no tracker is named 'tensorbord'; did you mean"):
         train.main([*tiny, "exp.run=other", "trackers={board: {name: tensorbord}}"])
     assert not (run_of(tmp_path, "other") / "config.yaml").exists()
