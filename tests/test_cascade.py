@@ -95,7 +95,7 @@ def test_networks_start_from_another_training(small, tmp_path, monkeypatch):
     assert heads
     with pytest.raises(ConfigError, match=r"the objective has no network 'model.generater'"):
         train.main(
-            small("small/upsampler", "exp.run=no", f"train.initial_weights={{model.generater: {export}}}"),
+            small("small/upsampler", "exp.run=other", f"train.initial_weights={{model.generater: {export}}}"),
         )
 
 
