@@ -121,6 +121,53 @@ class Lines(Collector):
         _write_lines(target, list(newest.values()))
 
 
+@collectors.add_to_registry(name="hours")
+class Hours(Collector):
+    """A metric by the hours of computing that it took, a row for each validation and each scored model.
+
+    metric     its name in metrics.json; in validations val/<metric>
+    trainings  label to {file, runs, cores}: rows as the collector `rows` writes them, of runs of which each goes on
+               where the one before it ended, on so many cores
+    models     label to hours of one core to a metrics.json
+    """
+
+    def __init__(
+        self,
+        metric: str,
+        trainings: Mapping[str, Mapping[str, Any]] | None = None,
+        models: Mapping[str, Mapping[float, str]] | None = None,
+    ) -> None:
+        self.metric, self.trainings, self.models = metric, trainings or {}, models or {}
+
+    def __call__(self, target: Path) -> None:
+        kept: list[dict[str, Any]] = []
+        for label, training in self.trainings.items():
+            rows = read_lines(Path(training["file"]))
+            for place, run in enumerate(training["runs"]):
+                own = [row for row in rows if row["run"] == run]
+                later = [row["images"] for row in rows if row["run"] in training["runs"][place + 1 :]]
+                kept += [
+                    {"run": label, "core_hours": hours * training["cores"], "images": images, self.metric: value}
+                    for hours, images, value in self._validations(own)
+                    if images < min(later, default=images + 1)
+                ]
+        for label, scores in self.models.items():
+            kept += [
+                {"run": label, "core_hours": hours, self.metric: value_of(read_object(Path(file)), self.metric, file)}
+                for hours, file in scores.items()
+            ]
+        _write_lines(target, kept)
+
+    def _validations(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[float, int, float]]:
+        """Hours, images and the metric; a validation's row has no minutes of its own."""
+        found, minutes = [], 0.0
+        for row in rows:
+            minutes = row.get("minutes", minutes)
+            if f"val/{self.metric}" in row:
+                found.append((minutes / 60, row["images"], row[f"val/{self.metric}"]))
+        return found
+
+
 @collectors.add_to_registry(name="file")
 class File(Collector):
     """One file as it is: a picture, say.

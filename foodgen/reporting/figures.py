@@ -14,7 +14,7 @@ from foodgen.core.registry import figures
 from foodgen.reporting.collecting import read_lines, value_of
 from foodgen.reporting.plots import label_of, new_figure, save_figure, style, sweep_axes
 
-AXES = {"images": "images seen", "step": "steps", "minutes": "minutes"}
+AXES = {"images": "images seen", "step": "steps", "minutes": "minutes", "core_hours": "hours of one core"}
 
 
 def variant_of(run: str) -> str:
@@ -35,7 +35,7 @@ class Curves(FigureKind):
     """Numbers over training: a line for each variant, the mean of its seeds, in a band from the lowest to the highest.
 
     data      .jsonl of the collector `rows`
-    x         images, step or minutes
+    x         images, step, minutes or core_hours
     y         keys, a panel each
     variants  name to label; all under their own names if not given
     log       whether y is drawn on a logarithmic scale

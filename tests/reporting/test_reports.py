@@ -12,6 +12,7 @@ from foodgen.core.errors import ConfigError, DataError
 from foodgen.core.registry import build
 from foodgen.core.settings import Report
 from foodgen.evaluation.sweep import points_of
+from foodgen.reporting.collecting import Hours
 from foodgen.reporting.figures import Curves, Panels, SweepFigure, variant_of
 from foodgen.reporting.plots import plot_sweep, sweep_axes
 from foodgen.reporting.tables import ByClass, Comparison, RunsTable, SweepTable, number, replaced
@@ -124,6 +125,35 @@ def test_curves_average_seeds_and_name_what_is_missing(settings, tmp_path):
         Curves("nothing.jsonl", ["a"])(data, tmp_path / "none.png")
     with pytest.raises(ValueError, match="x: hours is none of images, step, minutes"):
         Curves("training.jsonl", ["a"], x="hours")
+
+
+def test_hours_add_up_over_runs_that_go_on_from_each_other_and_over_scored_models(tmp_path):
+    """The first run is followed until the second begins; a validation stands at the minutes of the row before it."""
+    rows = [
+        {"run": "first", "step": 1, "images": 10, "minutes": 30.0},
+        {"run": "first", "step": 1, "images": 10, "val/fid": 9.0},
+        {"run": "first", "step": 2, "images": 20, "minutes": 60.0, "val/fid": 7.0},
+        {"run": "first", "step": 3, "images": 30, "minutes": 90.0},
+        {"run": "first", "step": 3, "images": 30, "val/fid": 8.0},
+        {"run": "second", "step": 3, "images": 30, "minutes": 99.0, "val/fid": 5.0},
+        {"run": "other", "step": 1, "images": 10, "minutes": 1.0, "val/fid": 1.0},
+    ]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    (tmp_path / "metrics.json").write_text(json.dumps({"fid": 4.5}))
+    training = {"file": str(tmp_path / "rows.jsonl"), "runs": ["first", "second"], "cores": 2}
+    hours = Hours("fid", {"a GAN": training}, {"a cascade": {3.5: str(tmp_path / "metrics.json")}})
+    hours(tmp_path / "hours.jsonl")
+    found = [json.loads(line) for line in (tmp_path / "hours.jsonl").read_text().splitlines()]
+    assert found == [
+        {"run": "a GAN", "core_hours": 1.0, "images": 10, "fid": 9.0},
+        {"run": "a GAN", "core_hours": 2.0, "images": 20, "fid": 7.0},
+        {"run": "a GAN", "core_hours": 3.3, "images": 30, "fid": 5.0},
+        {"run": "a cascade", "core_hours": 3.5, "fid": 4.5},
+    ]
+    Curves("hours.jsonl", y=["fid"], x="core_hours")(tmp_path, tmp_path / "hours.png")
+    assert (tmp_path / "hours.png").is_file()
+    with pytest.raises(DataError, match=r"metrics\.json: a row of a run has no kid"):
+        Hours("kid", {}, {"a cascade": {3.5: str(tmp_path / "metrics.json")}})(tmp_path / "hours.jsonl")
 
 
 def test_sweeps_are_drawn_a_line_for_each_other_setting(tmp_path):
