@@ -124,6 +124,19 @@ def test_a_limited_latent_keeps_its_noise():
     torch.testing.assert_close(latents[2], latents[3])
 
 
+def test_a_limit_leaves_the_gradients_of_an_untrained_encoder_finite():
+    """What it adds is 0 at first, where the derivative of a norm is none."""
+    gradients = []
+    for limit in (0.5, None):
+        torch.manual_seed(0)
+        model = SteeredUpsampler(generator(), 3, 32, 8, encoder_widths=[4, 6], latent_limit=limit)
+        torch.manual_seed(1)
+        model(torch.randn(2, *model.noise_shape), torch.tensor([0, 2])).square().sum().backward()
+        gradients.append(model.to_latent.weight.grad)
+    assert gradients[0].abs().sum() > 0
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
 def test_the_latent_is_white_and_sees_no_slopes():
     model = upsampler()
     slopes = torch.linspace(-1, 1, 8)[:, None] + torch.linspace(-2, 3, 8)

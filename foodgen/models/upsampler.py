@@ -87,8 +87,8 @@ class SteeredUpsampler(Upsampler):
         added = [to(x) for to, x in zip(self.to_maps, maps, strict=True)]
         steering = self.to_latent(x.flatten(1))  # (batch, z_dim)
         if self.latent_limit is not None:
-            size = steering.square().mean(dim=1, keepdim=True).sqrt()
-            steering = steering * (self.latent_limit / size.clamp(min=self.latent_limit))
+            square = steering.square().mean(dim=1, keepdim=True)  # at first 0, where a root has no gradient
+            steering = steering * self.latent_limit / square.clamp(min=self.latent_limit**2).sqrt()
         latent = normalised(self.details(latents) + steering)
         return self.generator.synthesis(latent, labels, added)
 
