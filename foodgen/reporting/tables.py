@@ -48,7 +48,7 @@ class TableKind(ABC):
 
 @tables.add_to_registry(name="comparison")
 class Comparison(TableKind):
-    """Arms beside each other: each metric's mean over the seeds, and in brackets their deviation.
+    """Arms beside each other: each metric's mean over the seeds, of training or sampling, in brackets their deviation.
 
     A star marks numbers of features that the variant's training has used.
 
@@ -70,14 +70,15 @@ class Comparison(TableKind):
             own = [row for row in scores if variant_of(row["run"]) == variant]
             if not own:
                 raise DataError(f"{self.data}: there is no run of {variant}")
-            rows.append([label, str(len(own)), *[self._cell(name, own) for name in self.metrics]])
+            seeds = sum(len(next(iter(row.get("by_seed", {}).values()), [row])) for row in own)
+            rows.append([label, str(seeds), *[self._cell(name, own) for name in self.metrics]])
         baselines = [row["real_baseline"] for row in scores if row.get("real_baseline")]
         if self.real_baseline and baselines:
             rows.append(["real training photos", "", *[number(baselines[0].get(name)) for name in self.metrics]])
         return markdown(["variant", "seeds", *[label_of(name) for name in self.metrics]], rows)
 
     def _cell(self, name: str, rows: Sequence[Mapping[str, Any]]) -> str:
-        values = [value_of(row, name, self.data) for row in rows]
+        values = [value for row in rows for value in row.get("by_seed", {}).get(name, [value_of(row, name, self.data)])]
         deviation = f" ({stdev(values):.2g})" if len(values) > 1 else ""
         seen = any(name.rpartition("/")[0] in row.get("trained_against", []) for row in rows)
         return number(fmean(values)) + deviation + " \\*" * seen

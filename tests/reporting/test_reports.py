@@ -248,3 +248,6 @@ def test_accuracy_by_class_and_the_mark_of_seen_features(tmp_path):
     assert (
         Comparison("s.jsonl", {"a": "A"}, ["fid", "e/fid"])(tmp_path).splitlines()[2] == "| A | 1 | 3.000 | 2.000 \\* |"
     )
+    sampled = {"run": "b", "fid": 3.0, "by_seed": {"fid": [2.0, 4.0]}}
+    write_rows(tmp_path / "b.jsonl", [sampled])
+    assert Comparison("b.jsonl", {"b": "B"}, ["fid"])(tmp_path).splitlines()[2] == "| B | 2 | 3.000 (1.4) |"
