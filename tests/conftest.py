@@ -2,6 +2,7 @@
 
 import faulthandler
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch: tiny networks are quicker s
 import pytest
 import torch
 
+import train
 from foodgen.data.synthetic import draw_set
+from tests.runs import score_by_colours
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "tests" / "tiny.yaml"
@@ -96,3 +99,13 @@ def script():
         return done
 
     return run
+
+
+@pytest.fixture
+def trained(tiny, monkeypatch, dishes, tmp_path):
+    """Arguments that draw with a trained tiny model and score by colours."""
+    shutil.copytree(dishes / "test", tmp_path / "val")
+    score_by_colours(monkeypatch)
+    train.main(tiny)
+    judged = ["inference.metrics=[fid,kid]", "inference.overwrite=true", f"data.input_val_dir={tmp_path / 'val'}"]
+    return [*tiny, "train.checkpoint_path=latest", *judged]

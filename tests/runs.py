@@ -1,6 +1,7 @@
 """What tests ask of a run: its newest checkpoint, hashes, pictures; and a quick stand-in for Inception."""
 
 import hashlib
+import json
 
 import torch
 
@@ -48,3 +49,7 @@ def pixels(path):
 
     with Image.open(path) as image:
         return pil_to_tensor(image)
+
+
+def metrics_of(folder):
+    return json.loads((folder / "metrics.json").read_text())

@@ -19,26 +19,10 @@ from foodgen.core.randomness import Noise
 from foodgen.core.settings import Config
 from foodgen.data.folder import Folder
 from foodgen.evaluation.inference import Inference
-from foodgen.evaluation.scoring import disjoint_subsets
 from foodgen.evaluation.sweep import nested, points_of
 from foodgen.evaluation.visualisations import COLUMNS, InterpolatedNoise
-from foodgen.metrics.fid import frechet_distance
 from foodgen.training.checkpoint import read_average
-from tests.runs import Colours, last, run_of, score_by_colours
-
-
-@pytest.fixture
-def trained(tiny, monkeypatch, dishes, tmp_path):
-    """Arguments that draw with a trained tiny model and score by colours."""
-    shutil.copytree(dishes / "test", tmp_path / "val")
-    score_by_colours(monkeypatch)
-    train.main(tiny)
-    judged = ["inference.metrics=[fid,kid]", "inference.overwrite=true", f"data.input_val_dir={tmp_path / 'val'}"]
-    return [*tiny, "train.checkpoint_path=latest", *judged]
-
-
-def metrics_of(folder):
-    return json.loads((folder / "metrics.json").read_text())
+from tests.runs import last, metrics_of, run_of
 
 
 def test_seeds_give_a_mean_and_a_spread(trained, tmp_path, capsys):
@@ -53,25 +37,6 @@ def test_seeds_give_a_mean_and_a_spread(trained, tmp_path, capsys):
     assert found["deviation"]["fid"] == pytest.approx(np.std(single, ddof=1))
     assert "over 3 seeds" in capsys.readouterr().out
     assert found["evaluations"] == 2 * 3  # three steps of Euler, guidance looking twice at each
-
-
-def test_the_floor_is_what_real_training_images_score(trained, tmp_path, dishes):
-    inference.main([*trained, "inference.baseline_draws=3"])
-    real_baseline = metrics_of(run_of(tmp_path))["real_baseline_by_subset"]["fid"]
-    assert len(real_baseline) == 3
-    images = Folder(dishes / "train", 16)
-    draws = disjoint_subsets(images, [label for label in range(8) for _ in range(4)], 5)
-    assert len(draws) == 3  # of 12 images a class no more than three times 4
-    assert len({index for draw in draws for index in draw}) == 96
-    for number, draw in enumerate(draws):
-        as_images = tmp_path / f"draw-{number}"
-        for index in draw:
-            source = images.listing.folder / images.listing.files[index]
-            (as_images / source.parent.name).mkdir(parents=True, exist_ok=True)
-            shutil.copy(source, as_images / source.parent.name)
-        inference.main([*trained, f"inference.images={as_images}", "inference.baseline_draws=0"])
-        assert metrics_of(tmp_path / f"draw-{number}.scores")["fid"] == pytest.approx(real_baseline[number], rel=1e-4)
-        assert metrics_of(tmp_path / f"draw-{number}.scores")["image_format"] == "jpg"
 
 
 def test_a_folder_of_drawn_images_scores_as_their_drawing_did(trained, tmp_path):
@@ -208,24 +173,6 @@ def test_exhibits_are_painted_and_end_where_the_images_are(trained, tmp_path):
     assert (run_of(tmp_path) / "interpolation.png").is_file()
 
 
-def test_distances_to_training_images_tell_copies(trained, tmp_path, dishes):
-    """Training images themselves are nearer to training images than to held-out ones."""
-    images = Folder(dishes / "train", 16)
-    copied = tmp_path / "copied"
-    for index, name in enumerate(images.listing.files):
-        if index % 12 < 4:
-            (copied / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(images.listing.folder / name, copied / name)
-    inference.main([*trained, f"inference.images={copied}", "inference.baseline_draws=3"])
-    found = metrics_of(tmp_path / "copied.scores")
-    draws = disjoint_subsets(images, [label for label in range(8) for _ in range(4)], 3)
-    colours = Colours(None)
-    made = colours(torch.stack([images[index][0] for index in range(96) if index % 12 < 4]))
-    expected = [frechet_distance(made, colours(images.batch(draw)[0])) for draw in draws]
-    assert found["fid_to_training"] == pytest.approx(np.mean(expected), rel=1e-4)
-    assert "kid_to_training" in found
-
-
 def test_spaces_that_training_used_are_told(monkeypatch):
     def read(path, *more):
         return config.load([f"exp.config_path=configs/{path}.yaml", *more], Config)
@@ -236,16 +183,6 @@ def test_spaces_that_training_used_are_told(monkeypatch):
     row = {"efficientnet/fid": 2.0, "fid": 3.0, "trained_against": ["efficientnet"]}
     assert "flatters" in line_of("efficientnet/fid", row)
     assert "flatter" not in line_of("fid", row)
-
-
-def test_why_there_is_no_floor_is_told(trained, tmp_path, dishes, caplog):
-    inference.main([*trained, "data.input_train_dir=nowhere"])
-    assert "no real-data baseline: data.input_train_dir: nowhere has no images" in caplog.text
-    assert "real_baseline" not in metrics_of(run_of(tmp_path))
-    inference.main([*trained, "inference.baseline_draws=4"])
-    assert "the real-data baseline is of 3 subsets, not 4" in caplog.text
-    inference.main([*trained, f"data.input_val_dir={dishes / 'train'}"])  # they would be compared with themselves
-    assert "real_baseline" not in metrics_of(run_of(tmp_path))
 
 
 def test_a_retrained_model_is_scored_anew_and_a_torn_row_is_left_out(trained, tmp_path, capsys):

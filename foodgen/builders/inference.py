@@ -166,16 +166,19 @@ def _common(
 ) -> dict[str, Any]:
     """What sampled images and those of a folder have in common."""
     seeds = range(config.inference.seed, config.inference.seed + config.inference.seeds)
+    baseline = _baseline(config, scorer, training, reference, labels)
     about = {
         "reference": config.data.input_val_dir if reference is not None else None,
         "reference_count": len(reference) if reference is not None else 0,
         "seed": config.inference.seed,
     }
+    if baseline and reference is not None and scorer and scorer.of_reference:
+        about["real_baseline_reference_count"] = len(reference) - len(labels)
     return {
         "overwrite": config.inference.overwrite,
         "seeds": seeds if config.inference.images is None else [config.inference.seed],
         "scorer": scorer,
-        "baseline": _baseline(config, scorer, training, labels),
+        "baseline": baseline,
         "save_grid": lambda images, labels, path: save_grid(images, labels, classes, path),
         "save_pairs": partial(_save_pairs, training, labels, classes),
         "config": to_yaml(config),
@@ -183,9 +186,16 @@ def _common(
     }
 
 
-def _baseline(config: Config, scorer: Scorer | None, training: Images | None, labels: Sequence[int]) -> list[list[int]]:
-    """Subsets of training images for the real-data baseline, with a warning if they are fewer than asked for."""
+def _baseline(
+    config: Config, scorer: Scorer | None, training: Images | None, reference: Images | None, labels: Sequence[int]
+) -> list[list[int]]:
+    """Subsets of training images for the real-data baseline, with a warning if they are fewer than asked for.
+
+    Where the training images are the reference, those that are left of it have to be half as many as the subset.
+    """
     asked, folder = config.inference.baseline_draws if scorer and scorer.groups else 0, config.data.input_train_dir
+    if scorer and scorer.of_reference and reference is not None and 2 * len(reference) >= 3 * len(labels):
+        training = reference
     if asked and training is None:
         log.warning("no real-data baseline: data.input_train_dir: %s has no images beside the reference", folder)
     if not asked or training is None:

@@ -79,7 +79,8 @@ def make_scorer(
                     f"{config.data.input_train_dir}, data.input_val_dir: {config.data.input_val_dir}"
                 )
         groups.append(_group(config, space, own, reference, training))
-    return for_model(Scorer(groups, reference, diversity, precision), config, specs, model)
+    scorer = Scorer(groups, reference, diversity, precision, of_reference=training_is_reference(config))
+    return for_model(scorer, config, specs, model)
 
 
 def for_model(scorer: Scorer, config: Config, specs: Sequence[MetricSpec], model: Model | None) -> Scorer:
@@ -141,10 +142,15 @@ def check_names(asked: Sequence[str] | None, classes: Sequence[str]) -> None:
             raise ConfigError(f"inference.classes: no class is named '{name}'; {suggestion(name, classes)}")
 
 
+def training_is_reference(config: Config) -> bool:
+    """Whether the training images are what is compared with."""
+    return folder_of(config, "input_train_dir").resolve() == folder_of(config, "input_val_dir").resolve()
+
+
 def find_training(config: Config, classes: Sequence[str]) -> Images | None:
     """The training images; None if there are none, or if they are what is compared with. Raises UserError."""
     folder = folder_of(config, "input_train_dir")
-    if folder.resolve() == folder_of(config, "input_val_dir").resolve() or not folder.is_dir():
+    if training_is_reference(config) or not folder.is_dir():
         return None
     images = find_images(config, "input_train_dir")
     check_classes(images.classes, classes, folder)

@@ -91,10 +91,11 @@ def disjoint_subsets(images: Images, labels: Sequence[int], count: int) -> list[
 class Scorer:
     """Scores generated images against a reference set, and their model on it.
 
-    groups     one for each feature space; the diversity is computed in the first
-    reference  real images
-    diversity  (features, labels, real features, real labels) to each class's diversity relative to real images
-    precision  of the Inception network
+    groups        one for each feature space; the diversity is computed in the first
+    reference     real images
+    diversity     (features, labels, real features, real labels) to each class's diversity relative to real images
+    precision     of the Inception network
+    of_reference  whether the baseline's subsets are images of the reference, and compared with the rest of it
 
     Attributes, for metrics of models: `of_model`, these metrics, and `evaluate`, which takes (model, seed, number of it
     on an image) to the number's mean over the reference.
@@ -106,8 +107,10 @@ class Scorer:
         reference: Images,
         diversity: Callable[[Tensor, Sequence[int], Tensor, Sequence[int]], Mapping[int, float]],
         precision: str = "fp32",
+        of_reference: bool = False,
     ) -> None:
         self.groups, self.reference, self.diversity, self.precision = groups, reference, diversity, precision
+        self.of_reference = of_reference
         self.of_model: Sequence[MetricSpec] = ()
         self.evaluate: Callable[[nn.Module, int, OfModel], float] | None = None
         self.baselines: dict[tuple[int, ...], dict[str, float]] = {}  # of subsets seen before
@@ -143,7 +146,7 @@ class Scorer:
             inputs = self._inputs(group, features, labels)
             for spec in group.specs:
                 scores.add(spec, _compute(spec, inputs))
-                if spec.metric.to_training and subsets and not group.space.saw_training:
+                if spec.metric.to_training and subsets and not (group.space.saw_training or self.of_reference):
                     scores.numbers |= self._to_training(group, spec, inputs, subsets)
             if index == 0:
                 ratios = self.diversity(features, labels, inputs.real, self.reference.labels)
@@ -168,7 +171,7 @@ class Scorer:
     def real_baseline(self, subsets: Sequence[Sequence[int]], labels: Sequence[int]) -> dict[str, list[float]]:
         """The scores of real training images in place of generated ones: each number, once for each subset.
 
-        subsets, labels  indices of training images, class after class, and their class numbers
+        subsets, labels  indices of training images, or of the reference, class after class, and their class numbers
         """
         found: dict[str, list[float]] = {}
         for subset in subsets if distributed.is_main() else []:
@@ -183,10 +186,19 @@ class Scorer:
         for group in self.groups:
             specs = [spec for spec in group.specs if spec.metric.of_sets and not group.space.saw_training]
             if specs:
-                inputs = self._inputs(group, group.of_training(subset), labels)
+                if self.of_reference:
+                    inputs = self._beside_the_rest(group, subset, labels)
+                else:
+                    inputs = self._inputs(group, group.of_training(subset), labels)
                 for spec in specs:
                     scores.add(spec, _compute(spec, inputs))
         return scores.numbers
+
+    def _beside_the_rest(self, group: MetricGroup, subset: Sequence[int], labels: Sequence[int]) -> MetricInputs:
+        real = group.real()
+        rest = torch.ones(len(real), dtype=torch.bool).index_fill(0, torch.as_tensor(subset), False)
+        inputs = self._inputs(group, real[list(subset)], labels)
+        return replace(inputs, real=real[rest], real_labels=inputs.real_labels[rest])
 
     def _features(self, batches: Iterable[ImageBatch]) -> list[Tensor]:
         """Features of the images of all processes in each group's space, (n, width), in the order of their indices."""

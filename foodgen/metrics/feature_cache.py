@@ -8,17 +8,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from foodgen.core.files import atomic
 from foodgen.core.types import FeatureSpace, Images
 
 log = logging.getLogger("foodgen")
+PART = 4096  # images whose features share a file
 
 
 class Subset:
     """Some images of a set."""
 
-    def __init__(self, images: Images, indices: Sequence[int]) -> None:
+    def __init__(self, images: "Images | Subset", indices: Sequence[int]) -> None:
         self.images, self.indices = images, indices
 
     def __len__(self) -> int:
@@ -30,34 +32,38 @@ class Subset:
 
 
 def features_of(space: FeatureSpace, images: Images | Subset, batch_size: int, cache: Path | None = None) -> Tensor:
-    """Features of a whole set, (count, width), cached under a hash of its content.
+    """Features of a whole set, (count, width), cached under hashes of its content.
 
     cache  a folder for features of earlier calls; if it cannot be written nothing is cached
     """
-    path = None
-    if cache is not None and space.cached:
-        whole = hashlib.sha256(space.identity.encode())
-        for part in _batches(len(images), batch_size):
-            whole.update(images.batch(part)[0].numpy().tobytes())
-        path = cache / f"{whole.hexdigest()[:32]}.npz"
-        found = _read(path, len(images))
-        if found is not None:
-            return found
-    features = torch.cat(list(features_in_chunks(space, images, batch_size)))
-    if path is not None:
-        _write(path, features)
-    return features
+    return torch.cat(list(features_in_chunks(space, images, batch_size, cache)))
 
 
 def features_in_chunks(
     space: FeatureSpace, images: Images | Subset, batch_size: int, cache: Path | None = None
 ) -> Iterator[Tensor]:
-    """The same in chunks, where they are not cached: pixels of a large set do not fit into memory."""
-    if cache is not None and space.cached:
-        yield from features_of(space, images, batch_size, cache).split(batch_size)
+    """The same in chunks: pixels of a large set do not fit into memory.
+
+    Each PART of a set is cached by itself, so that hours of features survive an interruption.
+    """
+    if cache is None or not space.cached:
+        for part in _batches(len(images), batch_size):
+            yield space(images.batch(part)[0])
         return
+    for part in tqdm(_batches(len(images), PART), desc="features", disable=None, leave=False):
+        yield _cached(space, Subset(images, part), batch_size, cache)
+
+
+def _cached(space: FeatureSpace, images: Subset, batch_size: int, cache: Path) -> Tensor:
+    whole = hashlib.sha256(space.identity.encode())
     for part in _batches(len(images), batch_size):
-        yield space(images.batch(part)[0])
+        whole.update(images.batch(part)[0].numpy().tobytes())
+    path = cache / f"{whole.hexdigest()[:32]}.npz"
+    found = _read(path, len(images))
+    if found is None:
+        found = torch.cat(list(features_in_chunks(space, images, batch_size)))
+        _write(path, found)
+    return found
 
 
 def _batches(count: int, batch_size: int) -> list[range]:

@@ -24,7 +24,7 @@ from foodgen.data.codecs import LowResolution
 from foodgen.data.folder import Folder
 from foodgen.data.latents import DiffusersVAE, Latent, digest_of
 from foodgen.data.packed import Packed
-from foodgen.metrics import inception
+from foodgen.metrics import feature_cache, inception
 from foodgen.metrics.feature_cache import features_of
 from foodgen.training.checkpoint import Checkpoint, read, read_average, read_meta, write
 from foodgen.training.manifest import seal_files
@@ -264,6 +264,27 @@ def test_damaged_features_are_computed_anew(kind, photos, evil, trap, tmp_path):
     assert not trap.exists()
     space.__class__ = type("Silent", (Colours,), {"__call__": lambda *_: pytest.fail("computed again")})
     assert torch.equal(features_of(space, images, 8, cache), first)
+
+
+def test_features_of_a_large_set_survive_an_interruption(photos, tmp_path, monkeypatch):
+    """What was done of it before is not computed again: on a CPU those of all training photos take hours."""
+    monkeypatch.setattr(feature_cache, "PART", 10)
+    images, cache = Folder(photos, 16), tmp_path / "photos.features"
+    seen = []
+
+    class Killed(Colours):
+        def __call__(self, batch):
+            seen.append(len(batch))
+            if sum(seen) > 24:
+                raise KeyboardInterrupt
+            return super().__call__(batch)
+
+    with pytest.raises(KeyboardInterrupt):
+        features_of(Killed(CPU), images, 8, cache)
+    assert len([*cache.iterdir()]) == 2
+    seen.clear()
+    assert torch.equal(features_of(Killed(CPU), images, 8, cache), features_of(Colours(CPU), images, 8))
+    assert sum(seen) == len(images) - 20
 
 
 def test_features_of_another_network_or_photo_are_not_taken(photos, tmp_path):
