@@ -191,6 +191,10 @@ def test_training_goes_on_elsewhere_from_an_export_with_partners(small, tmp_path
             assert torch.equal(state[name].cpu(), tensor), name
     for name, tensor in read(source).average.items():
         torch.testing.assert_close(started.trainer.ema.model.state_dict()[name], tensor, rtol=2**-8, atol=1e-6)
+    from_run = [*goes_on, f"train.initial_weights={run_of(tmp_path, 'first')}"]
+    started = builder.make_session(config.load(small("small/projected_gan_slim", *from_run), Config))
+    for name, tensor in read(source).average.items():
+        torch.testing.assert_close(started.trainer.ema.model.state_dict()[name], tensor)
     others = [option for option in goes_on if option != moments] + ["objective.augmentation={name: diff_augment}"]
     started = builder.make_session(config.load(small("small/projected_gan_slim", *others), Config))
     state = started.trainer.objective.state_dict()

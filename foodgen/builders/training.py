@@ -18,7 +18,6 @@ from foodgen.core.config import to_yaml
 from foodgen.core.devices import check_compiler, find_device, has_bf16
 from foodgen.core.errors import ConfigError
 from foodgen.core.files import write_text
-from foodgen.core.locations import locate
 from foodgen.core.registry import build
 from foodgen.core.settings import Config, ExportConfig, Prepare
 from foodgen.core.types import Images
@@ -35,7 +34,13 @@ from foodgen.training.checkpoint import (
     read_meta,
     read_partners,
 )
-from foodgen.training.run_folder import checkpoint_to_resume, describe_changes, find_checkpoint, run_folder
+from foodgen.training.run_folder import (
+    checkpoint_in,
+    checkpoint_to_resume,
+    describe_changes,
+    find_checkpoint,
+    run_folder,
+)
 from foodgen.training.scaling import LossScaler
 from foodgen.training.session import Session
 from foodgen.training.snapshots import average_of
@@ -70,7 +75,7 @@ def make_session(config: Config) -> Session:
     initial = config.train.initial_weights
     if initial and not resumed:
         named = {"": initial} if isinstance(initial, str) else {name: path for name, path in initial.items() if path}
-        sources = {name: locate(path) for name, path in named.items()}
+        sources = {name: checkpoint_in(Path(path)) for name, path in named.items()}
         for weights in {*sources.values()}:
             check_classes(read_meta(weights)["classes"], images.classes, weights)
         start_from(model, sources[""]) if isinstance(initial, str) else start_networks_from(model, sources)
