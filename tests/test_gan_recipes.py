@@ -195,6 +195,8 @@ def test_training_goes_on_elsewhere_from_an_export_with_partners(small, tmp_path
     started = builder.make_session(config.load(small("small/projected_gan_slim", *from_run), Config))
     for name, tensor in read(source).average.items():
         torch.testing.assert_close(started.trainer.ema.model.state_dict()[name], tensor)
+    state = started.trainer.objective.state_dict()
+    assert all(torch.equal(state[name], weights[name]) for name in partners)
     others = [option for option in goes_on if option != moments] + ["objective.augmentation={name: diff_augment}"]
     started = builder.make_session(config.load(small("small/projected_gan_slim", *others), Config))
     state = started.trainer.objective.state_dict()

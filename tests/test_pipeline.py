@@ -10,8 +10,11 @@ import inference
 import train
 from foodgen.core.config import to_yaml
 from foodgen.core.errors import CheckpointError, ConfigError, DataError
+from foodgen.core.types import MetricInputs
+from foodgen.data.folder import Folder
+from foodgen.metrics.kid import KID
 from tests.conftest import ROOT
-from tests.runs import pixels, run_of, score_by_colours
+from tests.runs import Colours, pixels, run_of, score_by_colours
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +71,25 @@ def test_scores_are_of_the_reference(run, dishes, monkeypatch):
     found = pipeline.score(generated, dishes / "test", metrics=["fid", "coverage"])
     assert found.keys() == {"fid", "coverage", "density"}
     assert found["fid"] > 1
+
+
+def test_scores_by_class_want_labels(run, dishes, monkeypatch):
+    """With them KID is that of inference.py, class by class; without them all, real ones too, are of one class."""
+    score_by_colours(monkeypatch)
+    pipeline = foodgen.load(run_of(run[0]))
+    files = sorted((dishes / "test").rglob("*.jpg"))
+    images, names = torch.stack([pixels(path) for path in files]), [path.parent.name for path in files]
+    real, colours = Folder(dishes / "test", 16), Colours(None)
+    features, known = colours(images), torch.tensor([real.classes.index(name) for name in names])
+    for labels, number in ((names, known), (None, torch.zeros_like(known))):
+        inputs = MetricInputs(features, number, features, number, lambda: iter(()))
+        found = pipeline.score(images, dishes / "test", ["kid"], labels=labels)
+        assert found["kid"] == pytest.approx(KID()(inputs)["kid"], abs=1e-3)
+    for labels, message in ((["soup"], "labels: 1 are not one for each of 32"), (["sup"] * 32, "did you mean 'soup'")):
+        with pytest.raises(ConfigError, match=message):
+            pipeline.score(images, dishes / "test", labels=labels)
+    with pytest.raises(ConfigError, match="labels: classifier/label_accuracy needs the classes"):
+        pipeline.score(images, dishes / "test", ["classifier/label_accuracy"])
 
 
 @pytest.mark.parametrize(

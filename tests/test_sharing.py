@@ -10,6 +10,8 @@ import torch
 import foodgen
 from foodgen.core.errors import CheckpointError
 from foodgen.core.locations import BUNDLED, locate
+from foodgen.training.checkpoint import Checkpoints
+from foodgen.training.manifest import fingerprint
 from tests.conftest import ROOT
 from tests.data.test_checking import parquet_file
 from tests.hub import Hub
@@ -62,12 +64,17 @@ def test_a_shipped_model_goes_to_the_hub_and_comes_back(hub, tmp_path):
 def test_a_run_is_exported_with_a_card_of_its_own(hub, tiny, script, tmp_path):
     script("train.py", *tiny, check=True)
     run = tmp_path / "runs" / "tiny"
-    (run / "metrics.json").write_text(json.dumps({"fid": 40.25, "fid_real": 23.0}))
+    weights = fingerprint(Checkpoints(run / "checkpoints", 3).newest())
+    scores = {"fid": 40.25, "fid_real": 23.0, "weights": weights, "ema_length": None}
+    (run / "metrics.json").write_text(json.dumps(scores))
     arguments = ["export.py", *tiny, "train.checkpoint_path=latest", "export.target=hub:me/tiny"]
     script(*arguments, check=True)
     card = hub.files["me/tiny", "README.md"].decode()
     assert "Generates 16x16 images of 8 classes" in card and "| fid | 40.25 |" in card
     assert {path for _, path in hub.files} >= {"model.safetensors", "config.yaml", "inference.yaml", "MANIFEST.json"}
+    (run / "metrics.json").write_text(json.dumps(scores | {"weights": "of an earlier step"}))
+    script(*arguments, f"export.output_dir={tmp_path / 'later'}", check=True)
+    assert "It has not been scored" in hub.files["me/tiny", "README.md"].decode()
     again = script(*arguments)
     assert again.returncode == 2 and "export: exists already" in again.stderr
 

@@ -1,6 +1,5 @@
 """Inferences and sweeps of a configuration: sampled images or a folder's, connected to what scores them."""
 
-import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -38,7 +37,7 @@ from foodgen.evaluation.sweep import Sweep, nested, points_of
 from foodgen.evaluation.visualisations import VISUALISATIONS
 from foodgen.reporting.grids import save_grid
 from foodgen.reporting.plots import plot_sweep
-from foodgen.training.manifest import MANIFEST
+from foodgen.training.manifest import fingerprint
 from foodgen.training.run_folder import find_checkpoint, run_folder
 
 VISUALISED = 8  # classes of a visualisation
@@ -80,7 +79,7 @@ def make_inference(config: Config, scorers: dict[str, Scorer | None] | None = No
     labels = labels if pipeline.parts.sampling.generates else []
     facts = {
         "checkpoint": str(checkpoint),
-        "weights": hashlib.sha256((checkpoint / MANIFEST).read_bytes()).hexdigest()[:16],
+        "weights": fingerprint(checkpoint),
         "step": pipeline.meta["step"],
         "images_seen": pipeline.meta.get("images"),
         "ema_length": config.inference.ema_length,
@@ -172,8 +171,6 @@ def _common(
         "reference_count": len(reference) if reference is not None else 0,
         "seed": config.inference.seed,
     }
-    if baseline and reference is not None and scorer and scorer.of_reference:
-        about["real_baseline_reference_count"] = len(reference) - len(labels)
     return {
         "overwrite": config.inference.overwrite,
         "seeds": seeds if config.inference.images is None else [config.inference.seed],
@@ -194,7 +191,11 @@ def _baseline(
     Where the training images are the reference, those that are left of it have to be half as many as the subset.
     """
     asked, folder = config.inference.baseline_draws if scorer and scorer.groups else 0, config.data.input_train_dir
-    if scorer and scorer.of_reference and reference is not None and 2 * len(reference) >= 3 * len(labels):
+    if scorer and scorer.of_reference and reference is not None:
+        if asked and 2 * len(reference) < 3 * len(labels):
+            message = "no real-data baseline: of the reference, %s, too few images are left beside %d; lower the count"
+            log.warning(message, folder, len(labels))
+            return []
         training = reference
     if asked and training is None:
         log.warning("no real-data baseline: data.input_train_dir: %s has no images beside the reference", folder)

@@ -126,6 +126,8 @@ def _examples(
     chosen = []
     for label, index in zip(labels.tolist(), indices, strict=True):
         own = [position for position, other in enumerate(real.labels) if other == label]
+        if not own:
+            raise DataError(f"data.input_val_dir: {real.listing.folder}: there is no image of class {label} to sample")
         chosen.append(real[own[index % len(own)]][0])
     return codec.encode(torch.stack(chosen).to(device))
 

@@ -130,15 +130,16 @@ def _write_all(runtime: Any, pipeline: Pipeline, folder: Path) -> None:
 
 
 def sampling_steps(pipeline: Pipeline) -> dict[str, Any]:
-    """Times, alpha and sigma of the sampler's steps, and its guidance; nothing for a model of one step."""
+    """The sampler and its guidance; with times, alpha and sigma of its steps, if it follows a process."""
     sampler: Any = pipeline.parts.sampling.sampler
+    about = {"sampler": pipeline.config.sampler, "guidance": pipeline.config.guidance}
     if not sampler.has_trajectory:
-        return {}
+        return about
     process: Any = pipeline.model.process
     t = sampler.times(process, torch.empty(0))
     alpha, sigma = process.alpha(t), process.sigma(t)
     numbers = {"t": t.tolist(), "alpha": alpha.tolist(), "sigma": sigma.tolist()}
-    return {"steps": numbers, "sampler": pipeline.config.sampler, "guidance": pipeline.config.guidance}
+    return {"steps": numbers, **about}
 
 
 def _write(function: Function, path: Path) -> None:

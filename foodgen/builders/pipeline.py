@@ -161,13 +161,18 @@ class Pipeline:
         return [self.classes.index(name) for name in (self.classes if classes is None else classes)]
 
     def score(
-        self, images: Tensor | Sequence[Image.Image], reference: str | Path, metrics: Sequence[str] = ("fid",)
+        self,
+        images: Tensor | Sequence[Image.Image],
+        reference: str | Path,
+        metrics: Sequence[str] = ("fid",),
+        labels: Sequence[str] | None = None,
     ) -> dict[str, float]:
         """Compare images with those of a folder of class folders; numbers by name.
 
         images     uint8 (n, 3, size, size), or PIL images
         reference  the folder
         metrics    such as fid, kid, precision, coverage
+        labels     class names of the images, n of them; without them all images, real ones too, count as of one class
 
         Raises UserError.
         """
@@ -179,9 +184,20 @@ class Pipeline:
             real = build("dataset", {"name": "folder"}, folder=Path(reference), image_size=size)
         except DataError as error:
             raise DataError(f"reference: {error}") from None
-        scorer = make_scorer(config, metric_specs(metrics), real, self.parts.device)
+        specs = metric_specs(metrics)
+        if labels is None:
+            if of_classes := [spec.name for spec in specs if spec.metric.of_classes]:
+                raise ConfigError(f"labels: {of_classes[0]} needs the classes of the images")
+            real.labels = [0] * len(real)
+        elif len(labels) != len(images):
+            raise ConfigError(f"labels: {len(labels)} are not one for each of {len(images)} images")
+        for name in labels or []:
+            if name not in real.classes:
+                raise ConfigError(f"labels: no class is named '{name}'; {suggestion(name, real.classes)}")
+        scorer = make_scorer(config, specs, real, self.parts.device)
         batches = batches_of(images, self.config.data.val_batch_size)
-        numbers = scorer(batches, [0] * len(images)).numbers if scorer else {}
+        known = [0] * len(images) if labels is None else [real.classes.index(name) for name in labels]
+        numbers = scorer(batches, known).numbers if scorer else {}
         return {name: value for name, value in numbers.items() if name != "feature_diversity"}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foodgen.builders.models import Model, check_classes, find_images, folder_of, load_pretrained
+from foodgen.builders.models import Model, check_classes, find_images, folder_of, load_pretrained, trained_config
 from foodgen.core.errors import ConfigError
 from foodgen.core.registry import build, metrics, suggestion
 from foodgen.core.settings import Config
@@ -18,6 +18,7 @@ from foodgen.evaluation.sampling import ModelEvaluator
 from foodgen.evaluation.scoring import MetricGroup, MetricSpec, Scorer
 from foodgen.metrics.diversity import diversity
 from foodgen.metrics.feature_cache import Subset, features_in_chunks, features_of
+from foodgen.training.run_folder import checkpoint_in
 
 DEFAULT_SPACE, MODEL = "inception", "model"
 
@@ -79,7 +80,9 @@ def make_scorer(
                     f"{config.data.input_train_dir}, data.input_val_dir: {config.data.input_val_dir}"
                 )
         groups.append(_group(config, space, own, reference, training))
-    scorer = Scorer(groups, reference, diversity, precision, of_reference=training_is_reference(config))
+    scorer = Scorer(
+        groups, reference, diversity, precision, of_reference=training_is_reference(config), training=training
+    )
     return for_model(scorer, config, specs, model)
 
 
@@ -122,8 +125,11 @@ def _space(config: Config, name: str, classes: Sequence[str], device: torch.devi
 
 
 def spaces_trained_against(config: Config) -> list[str]:
-    """Feature spaces whose network took part in the training: their numbers flatter the model."""
+    """Feature spaces whose network took part in the training, the codec's included: their numbers flatter the model."""
     used = {*_feature_networks(config.objective)}
+    path = config.codec.get("path")
+    if path and config.codec["name"] != "diffusers_vae":
+        used |= {*_feature_networks(trained_config(checkpoint_in(Path(path)))["objective"])}
     return [label for label, node in config.spaces.items() if used & {*_feature_networks(node)}]
 
 

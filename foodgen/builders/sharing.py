@@ -1,6 +1,7 @@
 """A model as a folder that others can load, with a card, on the Hugging Face hub."""
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -15,10 +16,11 @@ from omegaconf import OmegaConf
 from foodgen.core.config import read_file, read_saved, to_tree
 from foodgen.core.errors import CheckpointError, ConfigError, UserError
 from foodgen.core.locations import HUB, KEPT, locate
-from foodgen.core.settings import Config
+from foodgen.core.settings import ExportConfig
 from foodgen.data.names import shorter
 from foodgen.training.checkpoint import CONFIG, read_meta
 
+log = logging.getLogger("foodgen")
 CARD, INFERENCE, GRID, SCORES = "README.md", "inference.yaml", "grid.png", "metrics.json"
 SAMPLED = ("codec", "sampler", "guidance")
 HEAD = {"library_name": "foodgen", "license": "mit", "datasets": ["food101"], "tags": ["image-generation"]}
@@ -51,18 +53,19 @@ def check_output(folder: Path) -> None:
         raise ConfigError(f"export.output_dir: {folder} cannot be made in {above}")
 
 
-def share(exported: Path, name: str, config: Config, run: Path) -> str:
+def share(exported: Path, name: str, config: ExportConfig, run: Path, scored: str = "") -> str:
     """Upload an exported folder as hub:`name`; its address. Raises UserError if the hub refuses.
 
-    config  whose sampler, guidance and codec are how to sample from it
-    run     where its scores and grid lie, if it was scored
+    config   whose sampler, guidance and codec are how to sample from it
+    run      where its scores and grid lie, if it was scored
+    scored   the scores' name for what was exported; those of others stay behind
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
     with TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
-        stage(exported, folder, name, config, run)
+        stage(exported, folder, name, config, run, scored)
         try:
             api = HfApi()
             api.create_repo(name, exist_ok=True)
@@ -75,7 +78,7 @@ def share(exported: Path, name: str, config: Config, run: Path) -> str:
         return f"{api.endpoint}/{name}"
 
 
-def stage(exported: Path, folder: Path, name: str, config: Config, run: Path) -> None:
+def stage(exported: Path, folder: Path, name: str, config: ExportConfig, run: Path, scored: str = "") -> None:
     """Lay out what is uploaded: weights, both configurations, the codec's weights, a grid and a card."""
     shutil.copytree(exported, folder, ignore=_others)
     tree = to_tree(config)
@@ -91,11 +94,23 @@ def stage(exported: Path, folder: Path, name: str, config: Config, run: Path) ->
         codec["path"] = "codec"
     sampling = {"codec": codec, "sampler": tree["sampler"], "guidance": tree["guidance"]}
     (folder / INFERENCE).write_text(OmegaConf.to_yaml(OmegaConf.create(sampling)))
-    for file in (GRID, SCORES):
+    for file in (GRID, SCORES) if _are_of(run, scored, config.export.ema_length) else ():
         if (run / file).is_file() and not (folder / file).exists():
             shutil.copy(run / file, folder / file)
     given = (folder / CARD).read_text() if (folder / CARD).is_file() else None
     (folder / CARD).write_text(card(folder, name, given))
+
+
+def _are_of(run: Path, scored: str, ema_length: float | None) -> bool:
+    """Whether scores and grid of a run's folder are of the weights that are shared, with a word if they are not."""
+    try:
+        found = json.loads((run / SCORES).read_text())
+    except (OSError, ValueError):
+        return False
+    same = isinstance(found, dict) and (found.get("weights"), found.get("ema_length")) == (scored, ema_length)
+    if not same:
+        log.warning("%s is of other weights, or of another average: the card goes without scores", run / SCORES)
+    return same
 
 
 def _others(folder: str, names: list[str]) -> set[str]:
@@ -132,5 +147,6 @@ def _scores(folder: Path) -> list[str]:
     if not (folder / SCORES).is_file():
         return ["It has not been scored."]
     found: Mapping[str, Any] = json.loads((folder / SCORES).read_text())
-    rows = [f"| {key} | {value:.4g} |" for key, value in found.items() if isinstance(value, float)]
+    scores = {key: value for key, value in found.items() if isinstance(value, float) and key != "sampling_minutes"}
+    rows = [f"| {key} | {value:.4g} |" for key, value in scores.items()]
     return ["\n".join(["| score | value |", "| --- | --- |", *rows])]

@@ -27,11 +27,15 @@ def check_trackers(config: Config) -> None:
 
 
 def make_backends(config: Config, folder: Path, run_id: str, step: int) -> list[TrackerBackend]:
-    """The configuration's trackers beside metrics.jsonl. Raises ConfigError.
+    """The trackers of a training beside metrics.jsonl. Raises ConfigError.
 
     step  that the run goes on from
     """
-    injected: dict[str, Any] = {"folder": folder, "run_id": run_id, "step": step, "config": to_tree(config)}
+    return _backends(config, folder=folder, run_id=run_id, step=step, name=folder.name, config_tree=to_tree(config))
+
+
+def _backends(config: Config, config_tree: dict[str, Any], **injected: Any) -> list[TrackerBackend]:
+    injected["config"] = config_tree
     return [
         build("trackers", part, f"trackers.{label}", project=config.exp.wandb_project, **injected)
         for label, part in config.trackers.items()
@@ -47,10 +51,22 @@ def send_scores(config: Config, folder: Path, meta: Mapping[str, Any]) -> Callab
 
     The result takes numbers by name, a grid's file and rows of a table by class. It never raises.
     """
-    step, run_id = int(meta.get("step", 0)), str(meta.get("run_id") or uuid.uuid4().hex[:8])
+    step, known = int(meta.get("step", 0)), meta.get("run_id")
+    about: dict[str, Any] = {
+        "folder": folder,
+        "run_id": str(known or uuid.uuid4().hex[:8]),
+        "step": None,
+        "name": None if known else folder.name,
+        "config_tree": {"inference_settings": to_tree(config)},  # beside the training's own
+    }
 
     def send(numbers: Mapping[str, float], grid: Path, by_class: Sequence[Mapping[str, Any]]) -> None:
-        for backend in make_backends(config, folder, run_id, step):
+        try:
+            backends = _backends(config, **about)
+        except Exception as error:
+            log.warning("no tracker has got the scores (%s: %s)", type(error).__name__, error)
+            return
+        for backend in backends:
             try:
                 backend.log({"step": step} | {f"inference/{name}": value for name, value in numbers.items()})
                 if grid.is_file():

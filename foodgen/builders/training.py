@@ -11,12 +11,19 @@ import torch
 from torch import Tensor
 
 from foodgen.builders.models import Model, check_classes, find_images, make_model
-from foodgen.builders.scoring import check_names, check_sampler, find_reference, make_scorer, metric_specs
+from foodgen.builders.scoring import (
+    check_names,
+    check_sampler,
+    find_reference,
+    make_scorer,
+    metric_specs,
+    training_is_reference,
+)
 from foodgen.builders.tracking import check_trackers, make_backends
 from foodgen.core import distributed
 from foodgen.core.config import to_yaml
 from foodgen.core.devices import check_compiler, find_device, has_bf16
-from foodgen.core.errors import ConfigError
+from foodgen.core.errors import ConfigError, DataError
 from foodgen.core.files import write_text
 from foodgen.core.registry import build
 from foodgen.core.settings import Config, ExportConfig, Prepare
@@ -32,7 +39,6 @@ from foodgen.training.checkpoint import (
     partners_of,
     read_average,
     read_meta,
-    read_partners,
 )
 from foodgen.training.run_folder import (
     checkpoint_in,
@@ -66,9 +72,15 @@ def make_session(config: Config) -> Session:
     specs = metric_specs(config.train.val_metrics)
     if config.train.val_count == 0:
         specs = [spec for spec in specs if spec.metric.of_model]
-    reference = find_reference(config, images.classes) if specs else None
+    of_images = model.sampling.sampler.needs_images
+    reference = find_reference(config, images.classes) if specs or of_images else None
+    missing = {*range(len(images.classes))} - {*reference.labels} if reference and of_images else None
+    if missing:
+        name = images.classes[min(missing)]
+        raise DataError(f"data.input_val_dir: {config.data.input_val_dir} has no image of class {name} to sample from")
     check_sampler(config, specs)
-    scorer = make_scorer(config, specs, reference, device, images, "bf16" if has_bf16(device) else "fp32", model)
+    others = None if training_is_reference(config) else images
+    scorer = make_scorer(config, specs, reference, device, others, "bf16" if has_bf16(device) else "fp32", model)
     # trainer
     folder = run_folder(config)
     config = replace(config, exp=replace(config.exp, run=folder.name))  # the run's own config.yaml resumes this run
@@ -152,7 +164,7 @@ def start_from(model: Model, weights: Path) -> None:
     the networks do not fit.
     """
     load_weights(model.model, read_average(weights), weights)
-    partners = read_partners(weights)
+    partners = partners_in(weights)
     if partners and model.objective:
         state = model.objective.state_dict()
         initial = {

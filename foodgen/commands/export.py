@@ -12,6 +12,7 @@ from foodgen.core import config
 from foodgen.core.errors import ConfigError
 from foodgen.core.settings import ExportConfig
 from foodgen.training.checkpoint import is_resumable
+from foodgen.training.manifest import fingerprint
 from foodgen.training.run_folder import find_checkpoint, run_folder
 
 FORMATS = {"onnx": export_onnx, "diffusers": export_diffusers}
@@ -26,7 +27,8 @@ def main(arguments: Sequence[str]) -> None:
         raise ConfigError(f"export.target: what is shared is safetensors, not export.format={settings.export.format}")
     if output:
         check_output(Path(output))
-    folder, files = find_checkpoint(settings), list[Path]()
+    source, files = find_checkpoint(settings), list[Path]()
+    folder = source
     if write := FORMATS.get(settings.export.format):
         made = Path(output or run_folder(settings) / settings.export.format)
         check_output(made)
@@ -37,4 +39,4 @@ def main(arguments: Sequence[str]) -> None:
     for path in files:
         print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
     if name is not None:
-        print(share(folder, name, settings, run_folder(settings)))
+        print(share(folder, name, settings, run_folder(settings), fingerprint(source)))

@@ -115,9 +115,11 @@ class Sampler(ABC):
 
     generates       whether it makes images
     has_trajectory  whether it denoises images step by step
+    needs_images    whether it makes them of validation images
     """
 
     generates = True
+    needs_images = False
     has_trajectory = False
 
     def check(self, model: nn.Module) -> None:
@@ -249,6 +251,7 @@ class Metric(ABC):
     of_sets         whether real images may take the place of generated ones, which gives a real-data baseline
     needs_training  whether it looks at all training images
     to_training     whether it is also computed between generated images and subsets of the training images
+    of_classes      whether it cannot be computed without the images' classes
     """
 
     name: str
@@ -257,6 +260,7 @@ class Metric(ABC):
     of_sets = True
     needs_training = False
     to_training = False
+    of_classes = False
 
     def check(self, subject: FeatureSpace | nn.Module) -> None:
         """Raise ValueError if there is no such number in this feature space, or of this model."""

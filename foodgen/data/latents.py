@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from foodgen.core import distributed
 from foodgen.core.errors import ConfigError, DataError
+from foodgen.core.files import new_array
 from foodgen.core.networks import Autoencoder
 from foodgen.core.randomness import normal_like
 from foodgen.core.registry import codecs
@@ -237,7 +238,7 @@ class Moments:
                 shutil.rmtree(self.folder, ignore_errors=True)
                 temporary.mkdir()
                 path = temporary / "moments.npy"
-                array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=self.shape)
+                array = new_array(path, np.float16, self.shape)
                 starts = range(0, len(images), batch_size)
                 for start in tqdm(starts, desc=f"encoding {images.listing.folder}", unit="batch", disable=None):
                     chunk = range(start, min(start + batch_size, len(images)))

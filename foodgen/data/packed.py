@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from foodgen.core import distributed
 from foodgen.core.errors import DataError
+from foodgen.core.files import new_array
 from foodgen.core.registry import datasets
 from foodgen.data.folder import Folder, read_image
 
@@ -75,7 +76,7 @@ class Packed(Folder):
     def _write(self, target: Path, digest: str) -> None:
         files, size = self.listing.files, self.image_size
         shape = (len(files), 3, size, size)
-        array = np.lib.format.open_memmap(target / "whole.npy", mode="w+", dtype=np.uint8, shape=shape)
+        array = new_array(target / "whole.npy", np.uint8, shape)
         kept: list[int] = []
         with (
             ThreadPoolExecutor() as pool,

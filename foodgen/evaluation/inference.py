@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from foodgen.core import distributed
 from foodgen.core.errors import ConfigError, DataError
-from foodgen.core.files import write_text
+from foodgen.core.files import MANIFEST, write_text
 from foodgen.evaluation.sampling import ImageBatch, ImageFolder
 from foodgen.evaluation.scoring import Scorer, Scores
+from foodgen.evaluation.visualisations import VISUALISATIONS
 
 IMAGES, GRID, METRICS, DETAILS, CONFIG = "images", "grid.png", "metrics.json", "details.json", "inference.yaml"
 PARTIAL = "images.partial"  # until all are there
@@ -108,7 +109,7 @@ class Inference:
         distributed.barrier()
         files = ImageFolder(self.folder / PARTIAL, self.labels, self.classes)
         if self.from_folder:
-            found, details = self.score()
+            found, details = self.score(written=self._replace_results)
         else:
             found, details = self.score(files.write, self.folder / GRID, self._keep_images)
         files.folder = self.folder / IMAGES
@@ -174,13 +175,19 @@ class Inference:
             found["deviation"] = {name: stdev(values) for name, values in numbers.items()}
             found["by_seed"] = numbers
         if self.scorer and self.baseline:
-            baselines = self.scorer.real_baseline(self.baseline, sorted(self.labels))
-            found["real_baseline"] = {name: fmean(values) for name, values in baselines.items()}
-            found["real_baseline_by_subset"] = baselines
+            found |= self._real_baseline(self.scorer)
         if evaluations and self.labels:
             found["evaluations"] = evaluations / (len(self.labels) * len(self.seeds))
         found |= {"generated_count": len(self.labels), **self.facts, "sampling_minutes": round(minutes, 3)}
         return found, details
+
+    def _real_baseline(self, scorer: Scorer) -> dict[str, Any]:
+        by_subset = scorer.real_baseline(self.baseline, sorted(self.labels))
+        found: dict[str, Any] = {"real_baseline": {name: fmean(values) for name, values in by_subset.items()}}
+        found["real_baseline_by_subset"] = by_subset
+        if by_subset and scorer.of_reference:
+            found["real_baseline_reference_count"] = len(scorer.reference) - len(self.labels)
+        return found
 
     def _shown(self) -> set[int]:
         """Indices of the first images of each class."""
@@ -195,9 +202,25 @@ class Inference:
     def _keep_images(self) -> None:
         """Let the images that all processes have written take the place of an earlier inference's."""
         distributed.barrier()
+        self._replace_results()
         if distributed.is_main() and (self.folder / PARTIAL).is_dir():
-            shutil.rmtree(self.folder / IMAGES, ignore_errors=True)  # checked by _prepare_folder
             (self.folder / PARTIAL).replace(self.folder / IMAGES)
+
+    def _replace_results(self) -> None:
+        """Remove what an earlier inference has left, if it may be replaced; from here on the folder is this one's."""
+        if not distributed.is_main():
+            return
+        if not self.from_folder:
+            shutil.rmtree(self.folder / IMAGES, ignore_errors=True)
+        earlier = [GRID, METRICS, DETAILS, *(f"{name}.{kind}" for name in VISUALISATIONS for kind in ("png", "npz"))]
+        for path in [*(self.folder / name for name in earlier), *self.folder.glob("*nearest_pairs.png")]:
+            path.unlink(missing_ok=True)
+        write_text(self.folder / self.config_name, self.config)
+
+    @property
+    def config_name(self) -> str:
+        """The file of the folder that says how its contents were made, and by what they are known as ours."""
+        return CONFIG_OF_FOLDER if self.from_folder else CONFIG
 
     def _save_grid(self, own: Mapping[int, Tensor], path: Path | None) -> None:
         """Write a grid of all processes' images, by index."""
@@ -231,27 +254,27 @@ class Inference:
     def _prepare_folder(self) -> None:
         """Create the folder. Raises ConfigError rather than mix or overwrite images or scores."""
         images = self.folder / IMAGES
+        if (self.folder / MANIFEST).exists():
+            raise ConfigError(f"inference.output_dir: {self.folder} holds a model; choose another folder")
         if self.from_folder and (self.folder / CONFIG).exists():
             raise ConfigError(
                 f"{self.folder} holds sampled images and their scores; choose another inference.output_dir"
             )
-        if not self.from_folder and images.exists() and (not images.is_dir() or any(images.iterdir())):
-            if not self.overwrite:
-                raise ConfigError(
-                    f"{images} holds images already: add inference.overwrite=true to replace them, "
-                    f"or another inference.output_dir"
-                )
-            if not (self.folder / CONFIG).is_file():
-                raise ConfigError(
-                    f"{images} was not made by inference.py and stays; choose another inference.output_dir"
-                )
-        shutil.rmtree(self.folder / PARTIAL, ignore_errors=True)  # of an interrupted inference
-        if self.from_folder and (self.folder / METRICS).exists() and not self.overwrite:
+        filled = images.exists() and (not images.is_dir() or any(images.iterdir()))
+        there = [images] if filled and not self.from_folder else []
+        there += [path for path in (self.folder / METRICS, self.folder / GRID) if path.exists()]
+        if there and not (self.folder / self.config_name).is_file():
+            raise ConfigError(f"{there[0]} was not made by inference.py and stays; choose another inference.output_dir")
+        if there and not self.overwrite:
+            state = "holds images already" if there[0] == images else "exists already"
             raise ConfigError(
-                f"{self.folder / METRICS} exists already: add inference.overwrite=true, or another inference.output_dir"
+                f"{there[0]} {state}: add inference.overwrite=true to replace it, or another inference.output_dir"
             )
+        shutil.rmtree(self.folder / PARTIAL, ignore_errors=True)  # of an interrupted inference
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_text(self.folder / (CONFIG_OF_FOLDER if self.from_folder else CONFIG), self.config)
+            (self.folder / PARTIAL).mkdir()
+            if self.from_folder or not self.labels:
+                (self.folder / PARTIAL).rmdir()
         except OSError as error:
             raise DataError(f"inference.output_dir: {self.folder} cannot be written ({error})") from None

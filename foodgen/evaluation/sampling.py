@@ -185,9 +185,10 @@ def batches_of(images: Images | Tensor, batch_size: int) -> Iterator[ImageBatch]
 def interleave(parts: Sequence[Tensor]) -> Tensor:
     """Undo `whole[rank::world_size]`."""
     total = sum(len(part) for part in parts)
-    whole = parts[0].new_empty(total, *parts[0].shape[1:])
+    whole = parts[0].new_empty(total, *parts[0].shape[1:])  # the first process has an image if any has
     for rank, part in enumerate(parts):
-        whole[rank :: len(parts)] = part
+        if len(part):
+            whole[rank :: len(parts)] = part
     return whole
 
 

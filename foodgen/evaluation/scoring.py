@@ -96,6 +96,7 @@ class Scorer:
     diversity     (features, labels, real features, real labels) to each class's diversity relative to real images
     precision     of the Inception network
     of_reference  whether the baseline's subsets are images of the reference, and compared with the rest of it
+    training      the training images, if they are another set
 
     Attributes, for metrics of models: `of_model`, these metrics, and `evaluate`, which takes (model, seed, number of it
     on an image) to the number's mean over the reference.
@@ -108,9 +109,10 @@ class Scorer:
         diversity: Callable[[Tensor, Sequence[int], Tensor, Sequence[int]], Mapping[int, float]],
         precision: str = "fp32",
         of_reference: bool = False,
+        training: Images | None = None,
     ) -> None:
         self.groups, self.reference, self.diversity, self.precision = groups, reference, diversity, precision
-        self.of_reference = of_reference
+        self.of_reference, self.training = of_reference, training
         self.of_model: Sequence[MetricSpec] = ()
         self.evaluate: Callable[[nn.Module, int, OfModel], float] | None = None
         self.baselines: dict[tuple[int, ...], dict[str, float]] = {}  # of subsets seen before
@@ -158,7 +160,8 @@ class Scorer:
 
     def identity(self) -> list[str]:
         """What the numbers depend on beside the images scored: spaces and reference."""
-        return [*(group.space.identity for group in self.groups), self.reference.listing.digest()]
+        sets = [self.reference, *([] if self.training is None else [self.training])]
+        return [*(group.space.identity for group in self.groups), *(images.listing.digest() for images in sets)]
 
     def _to_training(
         self, group: MetricGroup, spec: MetricSpec, inputs: MetricInputs, subsets: Sequence[Sequence[int]]

@@ -40,6 +40,8 @@ def digest(inference: Inference) -> str:
     tree.pop("trackers", None)
     known = [inference.seeds[0], len(inference.seeds), inference.facts, tree]
     known += inference.scorer.identity() if inference.scorer else []
+    if inference.scorer and inference.scorer.of_model:  # the noise of these is drawn batch by batch
+        known.append(OmegaConf.create(inference.config).data.val_batch_size)
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from foodgen.core.devices import full_precision
 from foodgen.layers.adversarial import at_least_one
 from foodgen.layers.conditioning import ClassTable
 from foodgen.layers.filter import Smooth
@@ -18,12 +17,6 @@ from foodgen.layers.filter import Smooth
 def leaky(x: Tensor) -> Tensor:
     """Leaky ReLU that keeps the deviation of a normal input about 1."""
     return functional.leaky_relu(x, 0.2) * math.sqrt(2)
-
-
-def full_precision(x: Tensor) -> AbstractContextManager[Any]:
-    """No autocast: styles act on all features and want more than eight significant bits."""
-    kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 def normalised(x: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ class PixelDiversity:
         """images: uint8, (n, 3, size, size). By class, where some have two images; else of all classes together."""
         real, real_labels = self.sample
         if len({*labels}) == len(labels):
-            (share,) = diversity(images, [0] * len(images), real, [0] * len(real)).values()
-            return {"all classes together": share}
+            shares = diversity(images, [0] * len(images), real, [0] * len(real))  # none of a single image
+            return {"all classes together": shares[0]} if shares else {}
         shares = diversity(images, labels, real, real_labels)
         return {self.real.classes[label]: share for label, share in shares.items()}

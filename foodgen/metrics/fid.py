@@ -18,22 +18,29 @@ def root(features: Tensor) -> Tensor:
     return centred
 
 
+class Gaussian:
+    """The mean and a root of the covariance of a feature set, (count, width) with at least 2 rows; else ValueError."""
+
+    def __init__(self, features: Tensor) -> None:
+        if len(features) < 2:
+            raise ValueError(f"a covariance wants 2 images at least, not {len(features)}")
+        self.mean, self.root = features.double().mean(dim=0), root(features.double())
+
+    def distance(self, other: "Gaussian") -> float:
+        """Squared Frechet distance.
+
+        tr (S1 S2)^(1/2) is the sum of the singular values of R1 R2^T, where R^T R = S: no matrix root, no imaginary
+        part, and no need of more images than features.
+        """
+        apart = (self.mean - other.mean).square().sum()
+        overlap = torch.linalg.svdvals(self.root @ other.root.T).sum()
+        distance = apart + self.root.square().sum() + other.root.square().sum() - 2 * overlap
+        return float(distance.clamp(min=0))
+
+
 def frechet_distance(first: Tensor, second: Tensor) -> float:
-    """Squared Frechet distance of Gaussians with the means and covariances of two feature sets.
-
-    first, second  (count, width), at least 2 rows each
-
-    tr (S1 S2)^(1/2) is the sum of the singular values of R1 R2^T, where R^T R = S: no matrix root,
-    no imaginary part, and no need of more images than features. Raises ValueError for too few rows.
-    """
-    if min(len(first), len(second)) < 2:
-        raise ValueError(f"a covariance wants 2 images at least, not {len(first)} and {len(second)}")
-    first, second = first.double(), second.double()
-    apart = (first.mean(dim=0) - second.mean(dim=0)).square().sum()
-    roots = root(first), root(second)
-    overlap = torch.linalg.svdvals(roots[0] @ roots[1].T).sum()
-    distance = apart + roots[0].square().sum() + roots[1].square().sum() - 2 * overlap
-    return float(distance.clamp(min=0))
+    """Squared Frechet distance of Gaussians with the means and covariances of two feature sets, (count, width)."""
+    return Gaussian(first).distance(Gaussian(second))
 
 
 @metrics.add_to_registry(name="fid")
@@ -66,6 +73,7 @@ class FIDInfinity(Metric):
             raise ValueError(f"a line cannot be drawn through parts of {count} images; 5,000 and more make it firm")
         order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
         sizes = [round(float(size)) for size in torch.linspace(max(2, count // 2), count, self.points)]
-        distances = [frechet_distance(inputs.generated[order[:size]], inputs.real) for size in sizes]
+        real = Gaussian(inputs.real)
+        distances = [Gaussian(inputs.generated[order[:size]]).distance(real) for size in sizes]
         _, intercept = np.polyfit(1 / np.array(sizes), distances, 1)
         return {"fid_infinity": float(intercept)}

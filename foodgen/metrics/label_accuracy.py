@@ -19,6 +19,7 @@ class LabelAccuracy(Metric):
     name = "label_accuracy"
     lower_is_better = False
     of_sets = False
+    of_classes = True
 
     def check(self, subject: FeatureSpace | nn.Module) -> None:
         if not isinstance(subject, FeatureSpace) or subject.classifier() is None:

@@ -135,7 +135,7 @@ class AdaptiveAugment(Augmentation):
         grey = torch.tensor([1.0, 1.0, 1.0], device=x.device) / math.sqrt(3)
         luma_axis = torch.outer(grey, grey)  # projects on the grey axis
         chroma = torch.eye(3, device=x.device) - luma_axis
-        cross = torch.linalg.cross(torch.eye(3, device=x.device), grey.expand(3, 3)).T  # v to grey x v
+        cross = torch.linalg.cross(torch.eye(3, device=x.device), grey.expand(3, 3)).T  # v to v x grey
         hue, luma = hue[:, None, None], luma[:, None, None]
         colour = chroma * hue.cos() - cross * hue.sin()
         linear = contrast[:, None, None] * (luma_axis * (1 - 2 * luma) + saturation[:, None, None] * colour)

@@ -22,6 +22,8 @@ class Reconstruction(Sampler):
     noise_std  standard deviation of noise added to their latents: what a sampler would leave there
     """
 
+    needs_images = True
+
     def __init__(self, examples: Callable[[Tensor, Sequence[int]], Tensor], noise_std: float = 0.0) -> None:
         if not 0 <= noise_std <= MOST_NOISE:
             raise ValueError(f"noise_std: {noise_std} is not between 0 and {MOST_NOISE:g}")

@@ -6,8 +6,7 @@ import os
 from pathlib import Path
 
 from foodgen.core.errors import CheckpointError
-
-MANIFEST = "MANIFEST.json"
+from foodgen.core.files import MANIFEST
 
 
 def seal_files(folder: Path) -> None:
@@ -17,6 +16,11 @@ def seal_files(folder: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
     for path in [*files, folder / MANIFEST, folder]:
         flush(path)
+
+
+def fingerprint(folder: Path) -> str:
+    """What scores name a checkpoint or an exported folder by: a hash of its manifest."""
+    return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:16]
 
 
 def verify(folder: Path) -> set[str]:

@@ -15,6 +15,7 @@ TYPES: dict[str, tuple[type, ...]] = {
     "validated": (int,),
     "minutes": NUMBER,
     "best": (*NUMBER, type(None)),
+    "best_by": (list,),
     "classes": (list,),
     "run_id": (str,),
     "codec": (str,),

@@ -43,10 +43,10 @@ def locked(config: Config) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
         if [path.name for path in folder.iterdir()] == ["run.lock"]:  # a mistake ended the run before it began
-            (folder / "run.lock").unlink()
+            (folder / "run.lock").unlink()  # while it is held: another process makes a file of its own, or has none
             folder.rmdir()
+        lock.release()
 
 
 def checkpoint_to_resume(config: Config) -> Path | None:

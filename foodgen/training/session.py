@@ -66,11 +66,12 @@ class Session:
         self.folder, self.config, self.run_id, self.seed = folder, config, run_id, seed
         self.trainer, self.tracker = trainer, tracker
         self.validation = Validation(
-            settings, batch_size, len(classes), folder, seed, tracker, sampling, scorer, first, save_grid, diversity
+            settings, len(classes), folder, seed, tracker, sampling, scorer, first, save_grid, diversity
         )
         self.snapshots = Snapshots(folder)
         self.checkpoints = Checkpoints(folder / "checkpoints", settings.keep_checkpoints)
         self.best: float | None = None
+        self.resumed_step = self.resumed_images = 0
         self.validated = self.saved = 0
         self.failed_saves = self.rollbacks = 0
         self.minutes_before = 0.0
@@ -88,12 +89,16 @@ class Session:
                 optimizer.load_state_dict(checkpoint.training["optimizers"][name])
                 optimizer.scaler.load_state_dict(checkpoint.training.get("scalers", {}).get(name, {}))
             self.trainer.ema.load_state_dict(checkpoint.training.get("averages", {}))
-            self.best, self.validated, self.minutes_before = meta["best"], meta["validated"], meta["minutes"]
+            self.validated, self.minutes_before = meta["validated"], meta["minutes"]
         except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
             raise CheckpointError(
                 f"{path}: its optimizers or averages are not those of the configuration ({error})"
             ) from None
-        self.trainer.global_step = self.saved = meta["step"]
+        self.trainer.global_step = self.saved = self.resumed_step = meta["step"]
+        self.resumed_images = meta.get("images", meta["step"] * self.batch_size)
+        self.best = meta["best"] if meta.get("best_by", self._best_by()) == self._best_by() else None
+        if self.checkpoints.best() is None:  # of another run, or removed
+            self.best = None
         self._set_rollbacks(meta.get("rollbacks", 0))
         self.tracker.resume(meta["step"], checkpoint.training["tracker"])
         self.checkpoints.protected.add(path.name)
@@ -159,7 +164,7 @@ class Session:
                 for network, optimizer in self.trainer.optimizers.items()
                 for name, value in {"learning_rate": optimizer.lr(), **optimizer.scaler.numbers()}.items()
             }
-            self.tracker.flush(step, step * self.batch_size, minutes=self._minutes(), **rates)
+            self.tracker.flush(step, self._images(), minutes=self._minutes(), **rates)
         self._keep_averages(ON_SCHEDULE)
         stop = bool(distributed.agree(int(self._must_stop())))
         due = self._validation_is_due() or step % self.settings.checkpoint_step == 0
@@ -200,20 +205,32 @@ class Session:
         self._save(final=final)
         try:
             with self.interrupt.drop():
-                better = self._validate()
+                before, better = self.best, self._validate()
         except Interrupted:
             self.tracker.say("validation was cut off; it is made up for when training resumes")
             return
         self.validated, self.saved = self.trainer.global_step, 0
         self._save(best=better, final=final)
+        if better and self.saved != self.trainer.global_step:  # it was not saved: the next one may be the best
+            self.best = before
         self.tracker.pause()
 
     def _validate(self) -> bool:
         """Whether the first metric is the best so far."""
-        value = self.validation(self.trainer.global_step, self.trainer.ema.model)
+        value = self.validation(self.trainer.global_step, self._images(), self.trainer.ema.model)
         better = value is not None and (self.best is None or value < self.best)
         self.best = value if better else self.best
         return better
+
+    def _images(self) -> int:
+        """Training images seen; the batch size may have been another before the run was resumed."""
+        return self.resumed_images + (self.trainer.global_step - self.resumed_step) * self.batch_size
+
+    def _best_by(self) -> list[Any]:
+        """What the best checkpoint is the best by: values of other metrics, counts or images do not compare."""
+        scorer, first = self.validation.scorer, self.validation.first
+        reference = scorer.reference.listing.folder.name if scorer and first else None
+        return [first and first.name, len(self.validation.labels), reference]
 
     def _save(self, best: bool = False, final: bool = False) -> None:
         """Save on the first process. A periodic save may fail, a few times; a final one raises CheckpointError."""
@@ -242,10 +259,11 @@ class Session:
     def _checkpoint(self) -> Checkpoint:
         meta: dict[str, Any] = {
             "step": self.trainer.global_step,
-            "images": self.trainer.global_step * self.batch_size,
+            "images": self._images(),
             "minutes": self._minutes(),
             "validated": self.validated,
             "best": self.best,
+            "best_by": self._best_by(),
             "rollbacks": self.rollbacks,
             "classes": list(self.classes),
             "run_id": self.run_id,

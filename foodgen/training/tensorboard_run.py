@@ -17,7 +17,7 @@ class TensorBoardRun(TrackerBackend):
     """Numbers and images of a run in <folder>/tensorboard.
 
     folder  of the run
-    step    that the run goes on from; what was written of later steps is hidden
+    step    that the run goes on from: what was written of later steps is hidden; None where nothing is trained
 
     Raises ConfigError if the package is missing.
     """
@@ -29,11 +29,11 @@ class TensorBoardRun(TrackerBackend):
         except ImportError:
             raise ConfigError("tensorboard needs the package of this name: pip install tensorboard") from None
 
-    def __init__(self, folder: Path, step: int = 0) -> None:
+    def __init__(self, folder: Path, step: int | None = 0) -> None:
         self.check()
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=None if step is None else step + 1)
 
     def log(self, row: Mapping[str, Any]) -> None:
         for name, value in row.items():

@@ -72,8 +72,7 @@ class Trainer:
             (module, name)
             for module in objective.modules()
             if module.training  # those of frozen networks stay as they are
-            for name, buffer in module.named_buffers(recurse=False)
-            if buffer.is_floating_point()
+            for name, _ in module.named_buffers(recurse=False)
         ]
         distributed.copy_from_main(objective)
         self.ddp: dict[str, DistributedDataParallel] = {}

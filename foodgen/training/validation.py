@@ -38,7 +38,6 @@ class Validation:
     def __init__(
         self,
         settings: Train,
-        batch_size: int,
         classes: int,
         folder: Path,
         seed: int,
@@ -49,7 +48,7 @@ class Validation:
         save_grid: Callable[[Tensor, Sequence[int], Path], None],
         diversity: Callable[[Tensor, Sequence[int]], Mapping[str, float]],
     ) -> None:
-        self.batch_size, self.folder, self.seed, self.tracker = batch_size, folder, seed, tracker
+        self.folder, self.seed, self.tracker = folder, seed, tracker
         self.sampling, self.scorer, self.first = sampling, scorer, first
         self.save_grid, self.diversity = save_grid, diversity
         self.grid_labels = balanced_labels(settings.grid_count, range(classes))
@@ -58,7 +57,7 @@ class Validation:
             self.labels = matching_labels(settings.val_count, scorer.reference)
             check_proportions(self.labels, scorer.reference, "train.val_count")
 
-    def __call__(self, step: int, model: nn.Module) -> float | None:
+    def __call__(self, step: int, images_seen: int, model: nn.Module) -> float | None:
         """Validate the averaged model of a step: the first metric, lower is better; None if there are no metrics."""
         distributed.copy_from_main(model)  # batch norm has seen other images on other processes
         if self.sampling.generates:
@@ -73,7 +72,7 @@ class Validation:
         scores = distributed.gather(scores)[0]
         row = {f"val/{name}": value for name, value in scores.items()}
         about = {"val/count": len(self.labels), "val/precision": self.scorer.precision} if self.scorer.groups else {}
-        self.tracker.write({"step": step, "images": step * self.batch_size, **about, **row})
+        self.tracker.write({"step": step, "images": images_seen, **about, **row})
         self.tracker.say(f"step {step}: " + ", ".join(f"{name} {value:.2f}" for name, value in row.items()))
         return scores[self.first.name] if self.first.lower_is_better else -scores[self.first.name]
 

@@ -29,18 +29,21 @@ class WandbRun(TrackerBackend):
     run_id   stays the same over restarts
     config   of the run, plain mappings
     project  W&B's
+    name     of the run; None for one that has a name
 
     Rows carry their own step, so that rows of a resumed or rolled-back run are kept. Whatever fails
     is said once, and nothing more is sent.
     """
 
-    def __init__(self, folder: Path, run_id: str, config: dict[str, Any], project: str = "foodgen") -> None:
+    def __init__(
+        self, folder: Path, run_id: str, config: dict[str, Any], project: str = "foodgen", name: str | None = None
+    ) -> None:
         self.jobs: queue.Queue[Callable[[], None] | None] = queue.Queue(maxsize=10_000)
         self.run: Any = None
         self.failed = False
         self.thread = threading.Thread(target=self._work, daemon=True)
         self.thread.start()
-        self._submit(lambda: self._start(folder, run_id, folder.name, project, config))
+        self._submit(lambda: self._start(folder, run_id, name, project, config))
 
     def log(self, row: Mapping[str, Any]) -> None:
         self._submit(lambda: self.run.log(dict(row)))
@@ -73,7 +76,7 @@ class WandbRun(TrackerBackend):
         if self.thread.is_alive():
             log.warning("W&B did not finish within %.0f s; its rows are in metrics.jsonl", PATIENCE)
 
-    def _start(self, folder: Path, run_id: str, name: str, project: str, config: dict[str, Any]) -> None:
+    def _start(self, folder: Path, run_id: str, name: str | None, project: str, config: dict[str, Any]) -> None:
         import wandb
 
         mode: Any = os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")

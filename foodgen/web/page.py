@@ -26,7 +26,7 @@ footer { display: none !important; }
 """
 ABOUT = "# foodgen\n{count} dishes that nobody has cooked: choose some, and a model makes photos of them out of noise."
 CHOOSE = "Choose an image to enlarge it, to download it as a PNG with its settings, or to make more like it."
-INTERVAL_END = 100.0  # a noise level above all that samplers start from
+INTERVAL_END = 100.0  # shown for an interval without an end
 VARIATIONS, REFRESH = 6, 5.0  # images like a chosen one; seconds between two looks at a run
 MOST_BYTES = 100_000  # of a request
 Shown = list[tuple[Image.Image, str]]
@@ -247,7 +247,9 @@ class Page:
         """Those of the page's settings that the model has. Raises UserError if there is no such model."""
         own = model_of(model, self.models).settings
         scale, low, high, steps, truncation = settings
-        given: dict[str, Any] = {"guidance": scale, "interval": [low, high], "truncation": truncation}
+        end = values.number("interval", high) if "interval" in own else None
+        interval = [low, None if end == INTERVAL_END else end]  # some samplers start at a higher level still
+        given: dict[str, Any] = {"guidance": scale, "interval": interval, "truncation": truncation}
         if "steps" in own:
             given["steps"] = values.whole("steps", steps, 1, MOST_STEPS)
         return {name: value for name, value in given.items() if name in own}

@@ -1,12 +1,13 @@
 """Caches of features, packs, latents and averages: damage is never used, pickles are never run."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 import torch
 
-from foodgen.core.errors import UserError
+from foodgen.core.errors import DataError, UserError
 from foodgen.core.registry import build
 from foodgen.data.augment import NoAugmentation
 from foodgen.data.folder import Folder
@@ -156,3 +157,16 @@ def test_snapshots_of_averages_run_nothing(form, evil, trap, tmp_path):
     seal_files(snapshots.folder / "step-00000001")
     assert "length-0.05.safetensors: " in refused(average_of, place, 0.08)
     assert not trap.exists()
+
+
+def test_a_full_disk_is_said_before_a_pack_is_filled(photos, monkeypatch):
+    """And does not end the process by a signal in the middle, as writing to a mapped file would."""
+
+    def full(descriptor, start, length):
+        assert length > len(Folder(photos, 16)) * 3 * 16 * 16
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(DataError, match=r"photos\.packed: cannot be written \(.*No space left on device\)"):
+        Packed(photos, 16)
+    assert not [path.name for path in photos.parent.iterdir() if path.name.endswith(".making")]

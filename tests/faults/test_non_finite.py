@@ -104,6 +104,17 @@ def test_a_step_that_is_not_finite_changes_nothing_of_its_network(kind, network,
     assert all(torch.isfinite(torch.tensor(list(row.values()))).all() for row in rows)
 
 
+def test_an_augmentations_count_goes_back_with_its_sum(small, monkeypatch):
+    """ADA's mean of signs is their sum by a count of batches: whole numbers are put back as well."""
+    states = watch(monkeypatch)
+    inject(monkeypatch, lambda trainer: trainer.global_step == 2, "nan", "discriminator")
+    train.main(small("small/dcgan", "objective.augmentation={name: ada}"))
+    own = {name for name, value in states[1].items() if name.startswith("augmentation.")}
+    assert any(not states[1][name].is_floating_point() for name in own)
+    assert not own & changed(states[1], states[2])
+    assert own & changed(states[2], states[3])
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_every_optimizer_skips(optimizer, tiny, tmp_path, monkeypatch):
     states = watch(monkeypatch)

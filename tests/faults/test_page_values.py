@@ -82,6 +82,18 @@ def test_settings_that_cannot_be_are_refused_before_a_model_works(page, place, n
     assert one_line(lambda: generation(page, settings=settings)).startswith(f"{name}: ")
 
 
+@pytest.mark.parametrize(("shown", "expected"), [(100.0, [0.2, None]), (5.0, [0.2, 5.0]), (2e5, [0.2, 2e5])])
+def test_an_interval_without_an_end_stays_without_one(page, shown, expected, monkeypatch):
+    """DDPM's linear schedule starts at a noise level of 157, which the shown 100 would leave out."""
+    seen = []
+    trajectory = Model.trajectory
+    monkeypatch.setattr(
+        Model, "trajectory", lambda *given, **settings: seen.append(settings) or trajectory(*given, **settings)
+    )
+    list(generation(page, settings=(3.0, 0.2, shown, 4, 0.7)))
+    assert seen[0]["interval"] == expected
+
+
 def test_more_steps_than_the_slider_has_are_refused(page):
     assert one_line(lambda: generation(page, settings=(3.0, 0.2, 5.0, 10**9, 0.7))).startswith(
         "steps: 1000000000 is not"

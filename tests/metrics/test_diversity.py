@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from foodgen.data.folder import Folder
-from foodgen.evaluation.sampling import warn_of_collapse
+from foodgen.evaluation.sampling import interleave, warn_of_collapse
 from foodgen.metrics.diversity import PixelDiversity, deviations, diversity
 
 
@@ -57,3 +57,14 @@ def test_one_collapsed_class_is_named_alone(dishes, caplog):
         f"the pixels of 1 of 8 classes vary less than a tenth as much as real images': {test.classes[3]} (0.0%)"
         in caplog.text
     )
+
+
+def test_a_single_image_has_no_diversity(dishes):
+    """As in a grid of one image: nothing is said, and nothing fails."""
+    one = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
+    assert PixelDiversity(Folder(dishes / "test", 16))(one, [0]) == {}
+
+
+def test_processes_without_an_image_do_not_disturb_the_others():
+    parts = [torch.ones(1, 3, 2, 2), 2 * torch.ones(1, 3, 2, 2), torch.empty(0)]
+    assert interleave(parts)[:, 0, 0, 0].tolist() == [1, 2]
