@@ -143,7 +143,7 @@ def test_a_dry_run_says_what_a_training_costs_and_leaves_nothing(name, tmp_path,
     options = ["exp.device=cpu", "exp.dry_run=true", "data.train_batch_size=4", "train.precision=fp32"]
     assert cli.main(["train", f"exp.config_path={name}", *options]) == 0
     found = capsys.readouterr().out
-    for line in ("  steps: 100000", "weights: model ", "multiply-adds: 0.", "speed: ", "memory: ", "disk: "):
+    for line in ("  steps: ", "weights: model ", "multiply-adds: 0.", "speed: ", "memory: ", "disk: "):
         assert f"\n{line}" in found, line
     assert ("discriminator" in found.split("\nweights:")[1].splitlines()[0]) == ("gan" in name)
     assert not list(tmp_path.iterdir())
