@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import torch
 
@@ -15,6 +16,12 @@ def digest(folder):
     return [
         hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("weights.safetensors", "ema.safetensors")
     ]
+
+
+def arguments_of(folder, dishes):
+    """Of the tiny run, in a folder, on these images."""
+    data = [f"data.input_train_dir={dishes / 'train'}", f"data.input_val_dir={dishes / 'test'}"]
+    return [f"exp.config_path={Path(__file__).with_name('tiny.yaml')}", f"exp.exp_dir={folder / 'runs'}", *data]
 
 
 def run_of(tmp_path, name="tiny"):

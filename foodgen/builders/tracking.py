@@ -31,11 +31,11 @@ def make_backends(config: Config, folder: Path, run_id: str, step: int) -> list[
 
     step  that the run goes on from
     """
-    return _backends(config, folder=folder, run_id=run_id, step=step, name=folder.name, config_tree=to_tree(config))
+    about = {"folder": folder, "run_id": run_id, "step": step, "name": folder.name, "config": to_tree(config)}
+    return _backends(config, about)
 
 
-def _backends(config: Config, config_tree: dict[str, Any], **injected: Any) -> list[TrackerBackend]:
-    injected["config"] = config_tree
+def _backends(config: Config, injected: Mapping[str, Any]) -> list[TrackerBackend]:
     return [
         build("trackers", part, f"trackers.{label}", project=config.exp.wandb_project, **injected)
         for label, part in config.trackers.items()
@@ -57,12 +57,12 @@ def send_scores(config: Config, folder: Path, meta: Mapping[str, Any]) -> Callab
         "run_id": str(known or uuid.uuid4().hex[:8]),
         "step": None,
         "name": None if known else folder.name,
-        "config_tree": {"inference_settings": to_tree(config)},  # beside the training's own
+        "config": {"inference_settings": to_tree(config)},  # beside the training's own
     }
 
     def send(numbers: Mapping[str, float], grid: Path, by_class: Sequence[Mapping[str, Any]]) -> None:
         try:
-            backends = _backends(config, **about)
+            backends = _backends(config, about)
         except Exception as error:
             log.warning("no tracker has got the scores (%s: %s)", type(error).__name__, error)
             return

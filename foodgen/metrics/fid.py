@@ -39,7 +39,7 @@ class Gaussian:
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:
-    """Squared Frechet distance of Gaussians with the means and covariances of two feature sets, (count, width)."""
+    """Squared Frechet distance of two feature sets' Gaussians, (count, width). Raises ValueError for too few rows."""
     return Gaussian(first).distance(Gaussian(second))
 
 

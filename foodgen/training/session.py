@@ -89,16 +89,15 @@ class Session:
                 optimizer.load_state_dict(checkpoint.training["optimizers"][name])
                 optimizer.scaler.load_state_dict(checkpoint.training.get("scalers", {}).get(name, {}))
             self.trainer.ema.load_state_dict(checkpoint.training.get("averages", {}))
-            self.validated, self.minutes_before = meta["validated"], meta["minutes"]
+            self.best, self.validated, self.minutes_before = meta["best"], meta["validated"], meta["minutes"]
         except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
             raise CheckpointError(
                 f"{path}: its optimizers or averages are not those of the configuration ({error})"
             ) from None
         self.trainer.global_step = self.saved = self.resumed_step = meta["step"]
         self.resumed_images = meta.get("images", meta["step"] * self.batch_size)
-        self.best = meta["best"] if meta.get("best_by", self._best_by()) == self._best_by() else None
-        if self.checkpoints.best() is None:  # of another run, or removed
-            self.best = None
+        if meta.get("best_by", self._best_by()) != self._best_by() or self.checkpoints.best() is None:
+            self.best = None  # by something else, or of another run
         self._set_rollbacks(meta.get("rollbacks", 0))
         self.tracker.resume(meta["step"], checkpoint.training["tracker"])
         self.checkpoints.protected.add(path.name)

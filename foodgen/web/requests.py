@@ -56,8 +56,8 @@ def check(request: Request, models: Mapping[str, Pictures], most: int) -> Pictur
     number("seed", request.seed, 0, MOST_SEED)
     for name, value in request.settings.items():
         low, high = BOUNDS[name]
-        values = [value] if name != "interval" else value if value[1] is not None else value[:1]
-        for one in values:
+        lowest, *end = value if name == "interval" else [value]
+        for one in [lowest] if end == [None] else [lowest, *end]:
             number(name, one, low, high)
     return model
 

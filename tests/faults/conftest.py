@@ -1,5 +1,6 @@
 """What the tests of faults share: checkpoints to spoil, photos, pickles with code in them, a place to run commands."""
 
+import os
 import pickle
 import shutil
 from types import SimpleNamespace
@@ -15,9 +16,18 @@ import train
 from foodgen.evaluation.inference import Inference
 from foodgen.evaluation.sweep import Sweep
 from foodgen.training.session import Session
-from tests.data.test_latents import Halves, saved  # noqa: F401
-from tests.faults.helpers import Evil, Place, arguments_of
-from tests.runs import run_of
+from tests.faults.place import Place
+from tests.runs import arguments_of, run_of
+
+
+class Evil:
+    """A pickle of it makes a folder when it is read."""
+
+    def __init__(self, trap):
+        self.trap = str(trap)
+
+    def __reduce__(self):
+        return os.mkdir, (self.trap,)
 
 
 @pytest.fixture(scope="module")

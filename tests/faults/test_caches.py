@@ -18,8 +18,8 @@ from foodgen.metrics.feature_cache import features_of
 from foodgen.training.checkpoint import Checkpoint, write
 from foodgen.training.manifest import seal_files
 from foodgen.training.snapshots import Snapshots, average_of
-from tests.data.test_latents import Halves, saved  # noqa: F401
-from tests.faults.helpers import refused
+from tests.data.test_latents import Halves
+from tests.faults.refusals import refused
 from tests.runs import Colours
 from tests.training.test_checkpoint import flip
 

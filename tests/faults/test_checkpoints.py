@@ -16,7 +16,7 @@ from foodgen.training.checkpoint import Checkpoints, read, read_meta, write
 from foodgen.training.manifest import MANIFEST, seal_files
 from foodgen.training.session import Session
 from foodgen.training.trainer import Trainer
-from tests.faults.helpers import refused
+from tests.faults.refusals import refused
 from tests.runs import digest, last, run_of
 from tests.training.test_checkpoint import flip, made
 

@@ -13,7 +13,7 @@ import train
 from foodgen.training.checkpoint import read_meta
 from foodgen.training.manifest import MANIFEST, seal_files
 from foodgen.training.trainer import Trainer
-from tests.faults.helpers import refused
+from tests.faults.refusals import refused
 from tests.runs import digest, run_of
 
 

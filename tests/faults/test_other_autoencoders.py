@@ -19,8 +19,8 @@ from foodgen.data.latents import Latent, digest_of
 from foodgen.training.checkpoint import read_meta
 from foodgen.training.manifest import seal_files
 from tests.conftest import ROOT
-from tests.data.test_latents import Halves, saved  # noqa: F401
-from tests.faults.helpers import refused
+from tests.data.test_latents import Halves
+from tests.faults.refusals import refused
 from tests.runs import last, run_of
 from tests.test_cascade import upsampler
 

@@ -14,8 +14,7 @@ from foodgen.training.checkpoint import read_average, verify, write
 from foodgen.training.session import Session
 from foodgen.training.snapshots import Snapshots, average_of
 from foodgen.training.trainer import Trainer
-from tests.faults.helpers import arguments_of
-from tests.runs import digest, last, run_of
+from tests.runs import arguments_of, digest, last, run_of
 from tests.test_recipes import stop_at
 from tests.training.test_checkpoint import flip
 

@@ -16,8 +16,8 @@ from foodgen.metrics import inception
 from foodgen.training.checkpoint import Checkpoint, read, read_average, write
 from foodgen.training.manifest import seal_files
 from foodgen.training.run_folder import checkpoint_in
-from tests.data.test_latents import Halves, saved  # noqa: F401
-from tests.faults.helpers import refused
+from tests.data.test_latents import saved  # noqa: F401
+from tests.faults.refusals import refused
 from tests.hub import Hub
 from tests.training.test_checkpoint import made
 

@@ -1,5 +1,6 @@
 """A run that is resumed with other settings: counts go on from where they were, and what does not compare is not."""
 
+import json
 import shutil
 
 import pytest
@@ -12,6 +13,7 @@ from foodgen.core.files import read_jsonl
 from foodgen.core.settings import Config
 from foodgen.metrics.fid import FID
 from foodgen.training.checkpoint import Checkpoints, read_meta
+from foodgen.training.manifest import seal_files
 from tests.runs import last, run_of, score_by_colours
 
 
@@ -93,3 +95,15 @@ def test_photos_to_reconstruct_are_looked_for_before_training(small, spoilt, mes
         (photos / name).mkdir(exist_ok=True)
     with pytest.raises(DataError, match=message):
         make_session(config.load(small("small/upsampler", f"data.input_val_dir={photos}"), Config))
+
+
+@pytest.mark.parametrize("name", ["best", "validated", "minutes"])
+def test_a_checkpoint_that_lacks_what_resuming_needs_is_refused(tiny, tmp_path, name):
+    train.main(tiny)
+    folder = last(tmp_path)
+    meta = json.loads((folder / "meta.json").read_text())
+    del meta[name]
+    (folder / "meta.json").write_text(json.dumps(meta))
+    seal_files(folder)
+    with pytest.raises(CheckpointError, match=name):
+        train.main([*tiny, f"train.checkpoint_path={folder}", "train.steps=14"])

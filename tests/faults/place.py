@@ -1,10 +1,9 @@
-"""Helpers of the tests of faults."""
+"""A place to run commands in, with a valid configuration of each."""
 
 import contextlib
 import copy
 import hashlib
 import io
-import os
 import shutil
 
 import pytest
@@ -13,33 +12,7 @@ import yaml
 import train
 from foodgen.commands import cli
 from foodgen.core import command_line, config
-from foodgen.core.errors import UserError
 from tests.conftest import TINY
-from tests.data.test_latents import Halves, saved  # noqa: F401
-
-
-def arguments_of(folder, dishes):
-    data = [f"data.input_train_dir={dishes / 'train'}", f"data.input_val_dir={dishes / 'test'}"]
-    return [f"exp.config_path={TINY}", f"exp.exp_dir={folder / 'runs'}", *data]
-
-
-def refused(call, *arguments):
-    """What a user reads when a call is refused: one line, as the command line prints it."""
-    with pytest.raises(UserError) as caught:
-        call(*arguments)
-    assert len(str(caught.value).splitlines()) == 1
-    assert len(str(caught.value)) < 700
-    return str(caught.value)
-
-
-class Evil:
-    """A pickle of it makes a folder when it is read."""
-
-    def __init__(self, trap):
-        self.trap = str(trap)
-
-    def __reduce__(self):
-        return os.mkdir, (self.trap,)
 
 
 class Place:
